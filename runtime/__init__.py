@@ -1,0 +1,1 @@
+"""Open an artifact, check its output, time it. Works with no torch installed."""
