@@ -1,0 +1,133 @@
+"""How each runtime really computes an addition, over every pair of codes; and how near SiLU comes to a tie.
+
+A convolution is one float32 multiply, rounded half to even, in XNNPACK and MLAS alike. Additions differ:
+fixed point or float32, half up, half to even or half away from zero, with and without fused multiply-add.
+Their domain is finite, so whether they agree is not a matter of sampling (numpy only).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from litehrnet_stage2.reference import golden
+from litehrnet_stage2.reference.integer_function import (
+    QMAX,
+    QMIN,
+    SIGMOID_SCALE,
+    SIGMOID_ZERO_POINT,
+    Quantization,
+)
+
+Codes = NDArray[np.int8]
+F32 = np.float32
+
+SIGMOID_MARGIN = 2.0**-11
+"""Least distance from a tie of `256 * sigmoid`: allows a sigmoid 1.9e-6 off, sixteen float32 ulp below 1."""
+
+PRODUCT_MARGIN = 2.0**-13
+"""Least distance from a tie of the product: allows its zero point to be added in float32 before rounding."""
+
+_CODES = np.arange(QMIN, QMAX + 1, dtype=np.int64)
+_PAIRS = (_CODES[:, None], _CODES[None, :])
+
+
+def additions(qa: Quantization, qb: Quantization, out: Quantization) -> Iterator[tuple[str, Codes]]:
+    """The sum of all 65,536 code pairs under each runtime's rule: (rule, int8 `[256, 256]`), golden first."""
+    a, b = (codes.astype(np.int8) for codes in np.broadcast_arrays(*_PAIRS))
+    yield "golden", golden.add(a, b, qa, qb, out)
+    ratio_a, ratio_b = qa.scale / out.scale, qb.scale / out.scale  # float32
+    yield "XNNPACK fixed point", _xnnpack(qa, qb, out, ratio_a, ratio_b)
+    yield "MLAS Arm fixed point", _mlas_arm(qa, qb, out, ratio_a, ratio_b)
+    for rule, total in _mlas_x86(qa, qb, out, ratio_a, ratio_b):
+        yield f"MLAS x86 float32, {rule}", golden.saturate(np.rint(total) - 128)
+    for rule, total in _centred_float32(qa, qb, ratio_a, ratio_b):
+        yield f"centred float32, {rule}", golden.saturate(np.rint(total) + F32(out.zero_point))
+
+
+def addition_disagreements(qa: Quantization, qb: Quantization, out: Quantization) -> dict[str, int]:
+    """Rules that differ from the golden one, and on how many of the 65,536 code pairs."""
+    rules = additions(qa, qb, out)
+    _, expected = next(rules)
+    counts = {rule: int(np.count_nonzero(sums != expected)) for rule, sums in rules}
+    return {rule: count for rule, count in counts.items() if count}
+
+
+def sigmoid_margin(inp: Quantization) -> float:
+    """Least distance of any of the 256 sigmoids from a tie, in codes."""
+    return _distance_from_tie(golden.sigmoid_steps(inp), clamped_from=QMAX - SIGMOID_ZERO_POINT)
+
+
+def product_margin(inp: Quantization, out: Quantization) -> float:
+    """Least distance of any of the 256 products `x * sigmoid(x)` from a tie, in codes."""
+    sigmoid = np.clip(np.rint(golden.sigmoid_steps(inp)), 0, QMAX - SIGMOID_ZERO_POINT)
+    multiplier = (inp.scale * SIGMOID_SCALE) / out.scale
+    return _distance_from_tie(
+        (_CODES - inp.zero_point) * sigmoid * np.float64(multiplier), clamped_from=QMAX - out.zero_point
+    )
+
+
+def _distance_from_tie(values: NDArray[np.float64], clamped_from: int) -> float:
+    distance = np.abs(values - np.floor(values) - 0.5)
+    return float(np.min(distance[values < clamped_from + 0.25], initial=0.5))
+
+
+def _xnnpack(qa: Quantization, qb: Quantization, out: Quantization, ratio_a: F32, ratio_b: F32) -> Codes:
+    """21-bit multipliers, one shift, half up (XNNPACK, qs8-vadd)."""
+    (multiplier_a, multiplier_b), shift = _fixed_point(20, ratio_a, ratio_b)
+    total = (_PAIRS[0] - qa.zero_point) * multiplier_a + (_PAIRS[1] - qb.zero_point) * multiplier_b
+    return golden.saturate(((total + (1 << (shift - 1))) >> shift) + out.zero_point)
+
+
+def _mlas_arm(qa: Quantization, qb: Quantization, out: Quantization, ratio_a: F32, ratio_b: F32) -> Codes:
+    """22-bit multipliers, one shift, half away from zero (MLAS, qladd, NEON)."""
+    (multiplier_a, multiplier_b), shift = _fixed_point(21, ratio_a, ratio_b)
+    total = (_PAIRS[0] - qa.zero_point) * multiplier_a + (_PAIRS[1] - qb.zero_point) * multiplier_b
+    return golden.saturate(((total - (total < 0) + (1 << (shift - 1))) >> shift) + out.zero_point)
+
+
+def _fixed_point(bits: int, *ratios: F32) -> tuple[list[int], int]:
+    """Ratios as integers of at most `bits + 1` bits, and the shift that undoes it."""
+    _, exponent = np.frexp(max(ratios))
+    shift = bits - (int(exponent) - 1)
+    return [int(np.rint(np.ldexp(np.float64(ratio), shift))) for ratio in ratios], shift
+
+
+def _mlas_x86(
+    qa: Quantization, qb: Quantization, out: Quantization, ratio_a: F32, ratio_b: F32
+) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    """Float32 on uint8 codes, the zero points gathered in one constant (MLAS, qladd, SSE2 and AVX2).
+
+    A compiler may contract the constant's own multiply-adds, so each way to compute it counts.
+    """
+    a, b = (codes + 128 for codes in _PAIRS)
+    za, zb, zo = (F32(q.zero_point + 128) for q in (qa, qb, out))
+    constants = {
+        "plain constant": zo - (ratio_a * za + ratio_b * zb),
+        "fused constant a": zo - _fma(za, ratio_a, ratio_b * zb),
+        "fused constant b": zo - _fma(zb, ratio_b, ratio_a * za),
+    }
+    a32, b32 = a.astype(F32), b.astype(F32)
+    for name, constant in constants.items():
+        yield f"SSE2, {name}", (constant + a32 * ratio_a) + b32 * ratio_b
+        yield f"AVX2, {name}", _fma(a, ratio_a, _fma(b, ratio_b, constant))
+        yield f"AVX2 swapped, {name}", _fma(b, ratio_b, _fma(a, ratio_a, constant))
+
+
+def _centred_float32(
+    qa: Quantization, qb: Quantization, ratio_a: F32, ratio_b: F32
+) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    """Float32 on codes minus zero point, as the Core ML program has it, with and without contraction."""
+    a, b = _PAIRS[0] - qa.zero_point, _PAIRS[1] - qb.zero_point
+    a32, b32 = a.astype(F32), b.astype(F32)
+    yield "plain", a32 * ratio_a + b32 * ratio_b
+    yield "fused a", _fma(a, ratio_a, b32 * ratio_b)
+    yield "fused b", _fma(b, ratio_b, a32 * ratio_a)
+
+
+def _fma(x: NDArray[np.int64] | F32, y: F32, z: NDArray[np.float32] | F32) -> NDArray[np.float32]:
+    """`x*y + z` rounded once: a code times a float32 is exact in float64."""
+    exact = np.asarray(x, np.float64) * np.float64(y) + np.asarray(z, np.float64)
+    return exact.astype(F32)

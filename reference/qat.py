@@ -1,0 +1,160 @@
+"""The quantisation-aware Stage2: the float network with each leaf replaced by one that knows its int8.
+
+The network's shape (`Stage2.forward`) is inherited, not repeated. What is replaced: BatchNorm is folded,
+every convolution, SiLU and addition rounds what it writes, and the projection into the 1/4 branch comes
+before the resize.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from litehrnet_stage2.reference.config import Stage2Config
+from litehrnet_stage2.reference.quantizers import ActivationQuantizer, Mode, WeightQuantizer, set_mode
+from litehrnet_stage2.reference.stage2 import Add, ConvBNSiLU, Stage2, UpProject, upsample2x
+
+
+class QATStage2(Stage2):
+    """Stage2 with quantisers in its activations and weights; starts in `Mode.FLOAT`.
+
+    An ordinary `nn.Module`: put it where the float Stage2 was, train it with any loop. Same shapes as
+    `Stage2`. Its `state_dict` keys do not depend on the mode.
+    """
+
+    def __init__(self, config: Stage2Config | None = None) -> None:
+        super().__init__(config)
+        self.input = ActivationQuantizer()
+        _replace_leaves(self)
+
+    @classmethod
+    def from_float(cls, stage2: Stage2) -> QATStage2:
+        """The quantisation-aware network that computes, in `Mode.FLOAT`, what `stage2.eval()` computes."""
+        qat = cls(stage2.config)
+        _copy_leaves(stage2, qat)
+        return qat
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Map features `[B,32,64,128]` to `Y1 [B,32,64,128]` and `Y2 [B,64,32,64]`."""
+        return super().forward(self.input(features))
+
+    @torch.no_grad()
+    def calibrate(self, features: Tensor) -> QATStage2:
+        """Set every range from float features `[N, in_channels, H, W]`, then switch to `Mode.FAKE_QUANTIZE`."""
+        set_mode(self, Mode.CALIBRATE)
+        for batch in features.split(8):
+            self(batch)
+        set_mode(self, Mode.FAKE_QUANTIZE)
+        return self
+
+
+class QuantConv(nn.Module):
+    """Convolution with int8 weights, a bias, and an int8 output: `[B,I,H,W] -> [B,O,H/stride,W/stride]`."""
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(conv.weight.detach().clone())
+        self.bias = nn.Parameter(torch.zeros(conv.out_channels))
+        self.stride, self.padding, self.groups = conv.stride[0], cast(int, conv.padding[0]), conv.groups
+        self.weight_quantizer = WeightQuantizer()
+        self.output = ActivationQuantizer()
+
+    @torch.no_grad()
+    def copy_float(self, conv: nn.Conv2d, bn: nn.BatchNorm2d | None = None) -> None:
+        """Take a float convolution's weight, with BatchNorm folded into weight and bias."""
+        self.weight.copy_(conv.weight)
+        if bn is not None:
+            factor = cast(Tensor, bn.weight / torch.sqrt(cast(Tensor, bn.running_var) + bn.eps))
+            self.weight.mul_(factor[:, None, None, None])
+            self.bias.copy_(bn.bias - cast(Tensor, bn.running_mean) * factor)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve with fake-quantised weights, unless in `Mode.FLOAT` or `Mode.CALIBRATE`."""
+        weight = self.weight_quantizer(self.weight) if self.output.quantizes else self.weight
+        y: Tensor = self.output(
+            F.conv2d(x, weight, self.bias, stride=self.stride, padding=self.padding, groups=self.groups)
+        )
+        return y
+
+
+class QuantSiLU(nn.Module):
+    """`x * sigmoid(x)` with an int8 output; the sigmoid is rounded to its fixed scale 1/256."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.output = ActivationQuantizer()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return SiLU of `x`, any shape."""
+        sigmoid = torch.sigmoid(x)
+        if self.output.quantizes:
+            sigmoid = torch.fake_quantize_per_tensor_affine(sigmoid, 1 / 256, -128, -128, 127)
+        y: Tensor = self.output(x * sigmoid)
+        return y
+
+
+class QuantAdd(nn.Module):
+    """Addition with an int8 output."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.output = ActivationQuantizer()
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        """Return `a + b`."""
+        y: Tensor = self.output(a + b)
+        return y
+
+
+class QuantConvSiLU(nn.Sequential):
+    """Convolution with BatchNorm folded in, then SiLU."""
+
+    def __init__(self, unit: ConvBNSiLU) -> None:
+        super().__init__(OrderedDict(conv=QuantConv(cast(nn.Conv2d, unit.conv)), act=QuantSiLU()))
+
+
+class QuantProjectUp(nn.Module):
+    """1x1 projection, then bilinear x2 on its int8 grid: the commuted order of `UpProject`."""
+
+    def __init__(self, unit: UpProject) -> None:
+        super().__init__()
+        self.project = QuantConv(unit.project)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `[B,I,H,W]` to `[B,O,2H,2W]`; in and out of the resize share one quantiser."""
+        y = upsample2x(self.project(x))
+        return self.project.output.round(y) if self.project.output.quantizes else y
+
+
+def _replace_leaves(module: nn.Module) -> None:
+    for name, child in module.named_children():
+        match child:
+            case ConvBNSiLU():
+                replacement: nn.Module = QuantConvSiLU(child)
+            case UpProject():
+                replacement = QuantProjectUp(child)
+            case nn.Conv2d():
+                replacement = QuantConv(child)
+            case Add():
+                replacement = QuantAdd()
+            case _:
+                _replace_leaves(child)
+                continue
+        module.register_module(name, replacement)
+
+
+def _copy_leaves(source: nn.Module, target: nn.Module) -> None:
+    for name, child in source.named_children():
+        counterpart = target.get_submodule(name)
+        match child, counterpart:
+            case ConvBNSiLU(), QuantConvSiLU():
+                quant = cast(QuantConv, counterpart.conv)
+                quant.copy_float(cast(nn.Conv2d, child.conv), cast(nn.BatchNorm2d, child.bn))
+            case nn.Conv2d(), QuantConv():
+                counterpart.copy_float(child)
+            case _:
+                _copy_leaves(child, counterpart)

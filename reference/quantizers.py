@@ -1,0 +1,126 @@
+"""Quantisers as plain modules: what observes ranges, and what rounds values to codes during training."""
+
+from __future__ import annotations
+
+import enum
+
+import torch
+from torch import Tensor, nn
+
+QMIN, QMAX = -128, 127
+WEIGHT_QMAX = 127  # weights are symmetric, in [-127, 127]
+SMALLEST_SCALE = 2.0**-20  # of a tensor that is constant zero: any positive scale will do
+
+
+class Mode(enum.Enum):
+    """What an activation quantiser does with what passes through it."""
+
+    FLOAT = "float"
+    """Nothing."""
+    CALIBRATE = "calibrate"
+    """Record the range, pass the value on unchanged."""
+    ADAPT = "adapt"
+    """Record the range as a moving average, and fake-quantise with it."""
+    FAKE_QUANTIZE = "fake_quantize"
+    """Fake-quantise; the range is what it is, or learned (`learn_step_sizes`)."""
+
+
+class ActivationQuantizer(nn.Module):
+    """Per-tensor affine int8 of an activation, zero always a code.
+
+    Fake quantisation is differentiable: straight-through for the values, and the LSQ gradient for `scale`
+    where it requires one (Esser et al., "Learned Step Size Quantization", 2020).
+
+    Attributes:
+        scale: float32 `[]`, a parameter that by default requires no gradient.
+        zero_point: int32 `[]`, the code of zero.
+        low, high: float32 `[]`, the range seen so far.
+        mode: see `Mode`; not part of the state.
+        momentum: weight of the newest batch in `Mode.ADAPT`.
+    """
+
+    scale: nn.Parameter
+    zero_point: Tensor
+    low: Tensor
+    high: Tensor
+
+    def __init__(self, *, momentum: float = 0.01) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(1 / 128), requires_grad=False)
+        self.register_buffer("zero_point", torch.tensor(0, dtype=torch.int32))
+        self.register_buffer("low", torch.tensor(0.0))
+        self.register_buffer("high", torch.tensor(0.0))
+        self.mode = Mode.FLOAT
+        self.momentum = momentum
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Observe and round `x`, any shape, as the mode says."""
+        if self.mode in (Mode.CALIBRATE, Mode.ADAPT):
+            self._observe(x.detach())
+        return self.round(x) if self.quantizes else x
+
+    @property
+    def quantizes(self) -> bool:
+        """Whether the mode rounds what passes through."""
+        return self.mode in (Mode.ADAPT, Mode.FAKE_QUANTIZE)
+
+    def round(self, x: Tensor) -> Tensor:
+        """Fake-quantise `x` whatever the mode."""
+        if self.scale.requires_grad:
+            steps = x.numel() * QMAX
+            out: Tensor = torch._fake_quantize_learnable_per_tensor_affine(  # type: ignore[attr-defined]
+                x, self.scale, self.zero_point.float(), QMIN, QMAX, steps**-0.5
+            )
+            return out
+        return torch.fake_quantize_per_tensor_affine(x, self.scale, self.zero_point, QMIN, QMAX)
+
+    @torch.no_grad()
+    def set_range(self, low: float, high: float) -> None:
+        """Choose scale and zero point so that `[low, high]`, widened to hold zero, is covered."""
+        low, high = min(low, 0.0), max(high, 0.0)
+        scale = max((high - low) / (QMAX - QMIN), SMALLEST_SCALE)
+        self.low.fill_(low)
+        self.high.fill_(high)
+        self.scale.fill_(scale)
+        self.zero_point.fill_(max(QMIN, min(QMAX, round(QMIN - low / scale))))
+
+    @torch.no_grad()
+    def _observe(self, x: Tensor) -> None:
+        low, high = torch.aminmax(x)
+        seen = bool(self.low < self.high)
+        if not seen:
+            pass
+        elif self.mode is Mode.CALIBRATE:
+            low, high = torch.minimum(low, self.low), torch.maximum(high, self.high)
+        else:
+            low, high = torch.lerp(self.low, low, self.momentum), torch.lerp(self.high, high, self.momentum)
+        self.set_range(float(low), float(high))
+
+
+class WeightQuantizer(nn.Module):
+    """Per-output-channel symmetric int8 of a convolution's weight, in [-127, 127]; no state, straight-through."""
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Fake-quantise `weight`, float32 `[O, I/groups, k, k]`."""
+        scale = self.scale(weight)
+        zero_point = torch.zeros_like(scale, dtype=torch.int32)
+        return torch.fake_quantize_per_channel_affine(weight, scale, zero_point, 0, -WEIGHT_QMAX, WEIGHT_QMAX)
+
+    def scale(self, weight: Tensor) -> Tensor:
+        """`max|w| / 127` of each output channel: float32 `[O]`."""
+        return weight.detach().abs().amax(dim=(1, 2, 3)).div(WEIGHT_QMAX).clamp_min(SMALLEST_SCALE)
+
+
+def set_mode(model: nn.Module, mode: Mode) -> None:
+    """Put every activation quantiser of `model` into a mode."""
+    for module in model.modules():
+        if isinstance(module, ActivationQuantizer):
+            module.mode = mode
+
+
+def learn_step_sizes(model: nn.Module) -> list[nn.Parameter]:
+    """Let every activation quantiser of `model` learn its scale (LSQ); returns the scales, for the optimiser."""
+    scales = [module.scale for module in model.modules() if isinstance(module, ActivationQuantizer)]
+    for scale in scales:
+        scale.requires_grad_(True)
+    return scales
