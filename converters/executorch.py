@@ -1,0 +1,147 @@
+"""ExecuTorch: the integer function as one XNNPACK delegate in a `.pte`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import torch
+from executorch.backends.xnnpack.operators.node_visitor import NodeVisitor, register_node_visitor
+from executorch.backends.xnnpack.partition.config import ALL_PARTITIONER_CONFIGS
+from executorch.backends.xnnpack.partition.config.generic_node_configs import (
+    SigmoidConfig,
+    UpsampleBilinear2dConfig,
+)
+from executorch.backends.xnnpack.partition.config.xnnpack_config import ConfigPrecisionType
+from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+from executorch.backends.xnnpack.serialization.xnnpack_graph_schema import (
+    XNNGraph,
+    XNNStaticResizeBilinear2D,
+    XNode,
+)
+from executorch.exir import EdgeCompileConfig, EdgeProgramManager, to_edge_transform_and_lower
+from torch import nn
+
+from litehrnet_stage2.converters.coverage import Coverage, node_counts
+from litehrnet_stage2.reference.frozen import FloatFrozenStage2
+from litehrnet_stage2.reference.integer_function import Add, Conv, IntegerFunction, Resize, SiLU
+
+
+def convert(function: IntegerFunction, path: Path, *, height: int, width: int) -> Coverage:
+    """Write `path`: float32 features `[1, in_channels, height, width]` in, float32 `y1`, `y2` out.
+
+    Raises:
+        CoverageError: an operator is not in the one delegate, or not in int8.
+    """
+    features = torch.zeros(1, function.config.in_channels, height, width)
+    program = lower(FloatFrozenStage2(function), features)
+    coverage = _coverage(program).check(expected_coverage(function), "executorch")
+    path.write_bytes(program.to_executorch().buffer)
+    return coverage
+
+
+def expected_coverage(function: IntegerFunction) -> Coverage:
+    """One delegate, every operator in int8, one quantise in and two dequantises out."""
+    count = node_counts(function)
+    return Coverage(
+        int8={
+            "convolution": count[Conv],
+            "sigmoid": count[SiLU],
+            "mul": count[SiLU],
+            "add": count[Add],
+            "upsample_bilinear2d": count[Resize],
+        },
+        floating={},
+        boundary={"quantize": 1, "dequantize": 2},
+        partitions=1,
+    )
+
+
+def lower(module: nn.Module, example: torch.Tensor) -> EdgeProgramManager:
+    """Export a module and give XNNPACK what it takes of it."""
+    exported = torch.export.export(module.eval(), (example,))
+    return to_edge_transform_and_lower(
+        exported,
+        partitioner=[XnnpackPartitioner(configs=_CONFIGS)],
+        compile_config=EdgeCompileConfig(_check_ir_validity=False),
+    )
+
+
+def _coverage(program: EdgeProgramManager) -> Coverage:
+    """Count operators inside the delegate by what they read and write; what is outside counts as float."""
+    int8: Counter[str] = Counter()
+    floating: Counter[str] = Counter()
+    boundary: Counter[str] = Counter()
+    outer = program.exported_program().graph_module
+    delegates = [module for name, module in outer.named_children() if name.startswith("lowered_module")]
+    calls = [node for node in outer.graph.nodes if node.op == "call_function"]
+    floating.update(_name(n) for n in calls if _name(n) not in ("getitem", "executorch_call_delegate"))
+    for delegate in delegates:
+        for node in delegate.original_module.graph.nodes:
+            if node.op != "call_function":
+                continue
+            readers = [user for user in node.users if user.op != "output"]
+            kind = _name(node)
+            if kind.startswith("quantize"):
+                if node.args[0].op == "placeholder":
+                    boundary["quantize"] += 1
+            elif kind.startswith("dequantize"):
+                if not readers:
+                    boundary["dequantize"] += 1
+            elif kind != "getitem":
+                activations = [n for n in node.all_input_nodes if n.op == "call_function"]
+                quantised = all(_name(n).startswith("dequantize") for n in activations) and bool(readers)
+                quantised &= all(_name(user).startswith("quantize") for user in readers)
+                (int8 if quantised else floating)[kind] += 1
+    return Coverage(int8=int8, floating=floating, boundary=boundary, partitions=len(delegates))
+
+
+def _name(node: torch.fx.Node) -> str:
+    """`aten.convolution.default` -> `convolution`."""
+    name = getattr(node.target, "__name__", type(node.target).__name__)
+    return name.removeprefix("aten.").removeprefix("quantized_decomposed.").split(".")[0]
+
+
+class _QuantizedSigmoid(SigmoidConfig):  # type: ignore[misc]
+    """Sigmoid, also between a dequantise and a quantise (the stock one takes float32 only)."""
+
+    def supported_precision_types(self) -> list[ConfigPrecisionType]:
+        return [ConfigPrecisionType.FP32, ConfigPrecisionType.STATIC_QUANT]
+
+
+class _QuantizedResize(UpsampleBilinear2dConfig):  # type: ignore[misc]
+    """Bilinear resize, also between a dequantise and a quantise."""
+
+    def supported_precision_types(self) -> list[ConfigPrecisionType]:
+        return [ConfigPrecisionType.FP32, ConfigPrecisionType.STATIC_QUANT]
+
+
+@register_node_visitor
+class _QuantizedResizeVisitor(NodeVisitor):  # type: ignore[misc]
+    """Serialises a resize with its tensors' quantisation, without which the program fails at load."""
+
+    target = "aten.upsample_bilinear2d.vec"
+
+    def define_node(
+        self,
+        node: torch.fx.Node,
+        xnn_graph: XNNGraph,
+        vals_to_ids: dict[torch.fx.Node, int],
+        debug_handle: int,
+    ) -> None:
+        self.define_nodes_tensor_inputs_outputs(node, xnn_graph, vals_to_ids, convert_to_nhwc=True)
+        height, width = node.meta["val"].shape[-2:]
+        resize = XNNStaticResizeBilinear2D(
+            new_height=height,
+            new_width=width,
+            input_id=vals_to_ids[node.all_input_nodes[0]],
+            output_id=vals_to_ids[node],
+            flags=0,
+        )
+        xnn_graph.xnodes.append(XNode(xnode_union=resize, debug_handle=debug_handle))
+
+
+_CONFIGS = [
+    {SigmoidConfig: _QuantizedSigmoid, UpsampleBilinear2dConfig: _QuantizedResize}.get(config, config)
+    for config in ALL_PARTITIONER_CONFIGS
+]
