@@ -196,4 +196,4 @@ def _coverage(model: Any) -> Coverage:
             int8[kind] += 1
         elif not kind.startswith("const"):
             floating[kind] += 1
-    return Coverage(int8=int8, floating=floating, boundary=boundary, partitions=1)
+    return Coverage(int8=dict(int8), floating=dict(floating), boundary=dict(boundary), partitions=1)

@@ -6,6 +6,8 @@ integer far below 2^53, so they are exact in whatever order they are added.
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -129,6 +131,11 @@ def resize(codes: Codes) -> Codes:
     for axis in (2, 3):
         x = _double(x, axis)
     return ((x + 8) >> 4).astype(np.int8)
+
+
+def codes_sha256(y1: Codes, y2: Codes) -> str:
+    """SHA-256 of the bytes of `y1`, then of `y2`: what an app compares on a device."""
+    return hashlib.sha256(y1.tobytes() + y2.tobytes()).hexdigest()
 
 
 def _double(x: NDArray[np.int32], axis: int) -> NDArray[np.int32]:

@@ -12,7 +12,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -165,7 +165,7 @@ def save(function: IntegerFunction, path: Path) -> None:
         np.savez_compressed(file, allow_pickle=False, **arrays)
 
 
-def load(path: Path) -> IntegerFunction:
+def load(path: Path | BinaryIO) -> IntegerFunction:
     """Read what `save` wrote.
 
     Raises:

@@ -1,0 +1,129 @@
+"""Reading a bundle: nothing in it is trusted before its hash was checked."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from litehrnet_stage2.reference import integer_function
+from litehrnet_stage2.reference.integer_function import IntegerFunction
+from litehrnet_stage2.reference.manifest import FUNCTION, GOLDEN, BundleError, FileEntry, Manifest
+
+
+@dataclass(frozen=True)
+class Golden:
+    """Inputs and the codes that every runtime has to give for them.
+
+    Attributes:
+        x: float32 `[N, in_channels, H, W]`, on the input grid.
+        y1: int8 `[N, C1, H, W]`.
+        y2: int8 `[N, C2, H/2, W/2]`.
+    """
+
+    x: NDArray[np.float32]
+    y1: NDArray[np.int8]
+    y2: NDArray[np.int8]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A folder that `stage2 convert` made."""
+
+    folder: Path
+    manifest: Manifest
+
+    @classmethod
+    def open(cls, folder: Path) -> Bundle:
+        """Read the manifest; the files are checked as they are read.
+
+        Raises:
+            BundleError: not a bundle, damaged, or of an unknown schema version.
+        """
+        return cls(folder, Manifest.read(folder))
+
+    def read(self, name: str) -> bytes:
+        """The content of a file of the bundle, its hash checked.
+
+        Raises:
+            BundleError: the file is missing, a link, or not what the manifest says.
+        """
+        entry = self.manifest.files.get(name)
+        if entry is None:
+            raise BundleError(f"{self.folder} has no {name} in its manifest: convert the checkpoint again")
+        path = self.folder
+        for part in Path(name).parts:
+            path /= part
+            if path.is_symlink():
+                raise BundleError(f"{path} is a link, which is not followed: copy the bundle as plain files")
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise BundleError(
+                f"{path} cannot be read ({error.strerror}): the bundle is incomplete, copy or convert it again"
+            ) from error
+        if (found := FileEntry.of(content)) != entry:
+            what = (
+                f"is {found.size_bytes} bytes, the manifest says {entry.size_bytes}"
+                if found.size_bytes != entry.size_bytes
+                else f"has SHA-256 {found.sha256[:12]}..., the manifest says {entry.sha256[:12]}..."
+            )
+            raise BundleError(f"{path} {what}: it was changed or cut short, copy or convert the bundle again")
+        return content
+
+    def artifact(self, name: str) -> str:
+        """The path, inside the bundle, of the artifact made by converter `name`.
+
+        Raises:
+            BundleError: the bundle was made without it.
+        """
+        if name not in self.manifest.artifacts:
+            have = ", ".join(self.manifest.artifacts) or "none"
+            raise BundleError(
+                f"{self.folder} has no {name} artifact (it has: {have}): convert again with `--targets {name}` added"
+            )
+        return self.manifest.artifacts[name]
+
+    def files_under(self, name: str) -> Iterator[tuple[str, bytes]]:
+        """Every file of an artifact that is a folder, its hash checked.
+
+        Raises:
+            BundleError: a file is missing, changed, or there is one the manifest does not know.
+        """
+        prefix = f"{name}/"
+        known = {file for file in self.manifest.files if file.startswith(prefix)}
+        present = {
+            path.relative_to(self.folder).as_posix()
+            for path in (self.folder / name).rglob("*")
+            if not path.is_dir() or path.is_symlink()
+        }
+        if extra := sorted(present - known):
+            raise BundleError(f"{self.folder} holds {extra[0]}, which its manifest does not know: convert again")
+        for file in sorted(known):
+            yield file, self.read(file)
+
+    def function(self) -> IntegerFunction:
+        """The integer function.
+
+        Raises:
+            BundleError: its file is missing or changed.
+        """
+        return integer_function.load(io.BytesIO(self.read(FUNCTION)))
+
+    def golden(self) -> Golden:
+        """The golden inputs and codes.
+
+        Raises:
+            BundleError: the file is missing, changed or not of the manifest's shapes.
+        """
+        try:
+            with np.load(io.BytesIO(self.read(GOLDEN)), allow_pickle=False) as arrays:
+                golden = Golden(x=arrays["x"], y1=arrays["y1"], y2=arrays["y2"])
+        except (KeyError, BadZipFile) as error:
+            raise BundleError(f"{self.folder / GOLDEN} does not hold x, y1 and y2 ({error})") from error
+        return golden

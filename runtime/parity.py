@@ -1,0 +1,137 @@
+"""Parity: the codes of a runtime against the golden ones, all of them, and what differs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from litehrnet_stage2.reference import golden
+from litehrnet_stage2.reference.integer_function import OUTPUTS, IntegerFunction
+from litehrnet_stage2.runtime.bundle import Golden
+from litehrnet_stage2.runtime.session import Codes, Float, Session, SessionInfo
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputParity:
+    """One output of a runtime against the golden codes.
+
+    Attributes:
+        compared: how many codes.
+        mismatches: how many of them differ.
+        max_lsb: the largest difference, in quantisation steps.
+        histogram: how many codes are off by how many steps, the equal ones under 0.
+        sqnr_db: signal to noise of the dequantised output against golden; None where they are equal.
+    """
+
+    compared: int
+    mismatches: int
+    max_lsb: int
+    histogram: Mapping[int, int]
+    sqnr_db: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlipRate:
+    """What snapping off-grid inputs to the grid hides: inputs that lie so near a tie that a runtime's own
+    quantiser (`x * (1/s)` instead of `x / s`) takes the other code.
+
+    Attributes:
+        off_grid: how many input values did not lie on the grid, of `inputs`.
+        outputs: how many output codes differ when the inputs are given unsnapped, of `compared`.
+    """
+
+    off_grid: int
+    inputs: int
+    outputs: int
+    compared: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParityResult:
+    """One runtime on one set of inputs.
+
+    Attributes:
+        session: what ran.
+        images: how many inputs.
+        outputs: by output name.
+        codes_sha256: of the runtime's codes, y1 then y2.
+        golden_sha256: of the expected ones.
+        flips: the unsnapped inputs, where any lay off the grid.
+    """
+
+    session: SessionInfo
+    images: int
+    outputs: Mapping[str, OutputParity]
+    codes_sha256: str
+    golden_sha256: str
+    flips: FlipRate | None = None
+
+    @property
+    def passed(self) -> bool:
+        """Whether every code is equal."""
+        return all(output.mismatches == 0 for output in self.outputs.values())
+
+
+def expected(function: IntegerFunction, features: Float) -> Golden:
+    """The golden codes of features `[N, in_channels, H, W]`, snapped to the input grid."""
+    q = function.input_quantization
+    codes = q.quantize(features)
+    return Golden(x=q.dequantize(codes), **golden.evaluate(function, codes))
+
+
+def check_parity(session: Session, due: Golden, *, unsnapped: Float | None = None) -> ParityResult:
+    """Run the golden inputs and compare; `unsnapped` are the same inputs before they were put on the grid.
+
+    Raises:
+        ValueError: the inputs do not fit the artifact.
+        OutputError: the runtime's outputs are not on the output grid.
+    """
+    found = session.run_codes(due.x)
+    wanted = (due.y1, due.y2)
+    return ParityResult(
+        session=session.info,
+        images=len(due.x),
+        outputs={
+            name: compare(a, b, zero_point=spec.zero_point)
+            for name, a, b, spec in zip(OUTPUTS, found, wanted, session.info.outputs, strict=True)
+        },
+        codes_sha256=golden.codes_sha256(*found),
+        golden_sha256=golden.codes_sha256(*wanted),
+        flips=None if unsnapped is None else _flips(session, due, unsnapped),
+    )
+
+
+def compare(found: Codes, wanted: Codes, *, zero_point: int) -> OutputParity:
+    """Compare codes of equal shape."""
+    difference = found.astype(np.int64) - wanted.astype(np.int64)
+    steps, counts = np.unique(difference, return_counts=True)
+    mismatches = int(np.count_nonzero(difference))
+    return OutputParity(
+        compared=difference.size,
+        mismatches=mismatches,
+        max_lsb=int(np.abs(difference).max(initial=0)),
+        histogram={int(step): int(count) for step, count in zip(steps, counts, strict=True)},
+        sqnr_db=sqnr_db(wanted.astype(np.float64) - zero_point, difference) if mismatches else None,
+    )
+
+
+def sqnr_db(signal: NDArray[np.floating], noise: NDArray[np.generic]) -> float:
+    """Signal to quantisation-noise ratio in dB."""
+    power = float(np.square(noise.astype(np.float64)).sum())
+    return 10 * float(np.log10(np.square(signal.astype(np.float64)).sum() / power))
+
+
+def _flips(session: Session, due: Golden, unsnapped: Float) -> FlipRate | None:
+    off_grid = int(np.count_nonzero(unsnapped != due.x))
+    if not off_grid:
+        return None
+    found = session.run_codes(unsnapped)
+    return FlipRate(
+        off_grid=off_grid,
+        inputs=unsnapped.size,
+        outputs=sum(int(np.count_nonzero(a != b)) for a, b in zip(found, (due.y1, due.y2), strict=True)),
+        compared=sum(codes.size for codes in found),
+    )
