@@ -74,7 +74,9 @@ def check_replaceable(out: Path) -> None:
         BundleError: something is there that is neither a bundle nor an empty folder.
     """
     if out.exists() and not (out / FILE_NAME).is_file() and not (out.is_dir() and not any(out.iterdir())):
-        raise BundleError(f"{out} exists and is no bundle: give --out a new folder, or one that holds a bundle")
+        raise BundleError(
+            f"{out} exists and is no bundle: give --out a new folder, or one that holds a bundle"
+        )
 
 
 def stress_inputs(q: Quantization, shape: tuple[int, ...]) -> NDArray[np.int8]:

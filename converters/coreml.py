@@ -35,7 +35,9 @@ from litehrnet_stage2.reference.integer_function import (
 Var: TypeAlias = Any  # a MIL variable; coremltools ships no types
 
 ONE = np.float32(1)
-TIE_UP = np.float32(1 / 64)  # the resize's values lie on a grid of 1/16: breaks its ties upwards, moves nothing else
+TIE_UP = np.float32(
+    1 / 64
+)  # the resize's values lie on a grid of 1/16: breaks its ties upwards, moves nothing else
 
 PASSES = (
     "common::dead_code_elimination",

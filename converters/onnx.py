@@ -127,7 +127,9 @@ class _Graph:
         return output
 
     def quantize(self, x: str, output: str, q: Quantization) -> None:
-        self.operator("QuantizeLinear", [x, *self._parameters(output, q.scale, q.zero_point + TO_UINT8)], output)
+        self.operator(
+            "QuantizeLinear", [x, *self._parameters(output, q.scale, q.zero_point + TO_UINT8)], output
+        )
 
     def dequantize(self, codes: str, output: str, q: Quantization) -> str:
         parameters = self._parameters(output, q.scale, q.zero_point + TO_UINT8)
@@ -158,7 +160,9 @@ class _Graph:
         self.write(node.name, y)
 
     def silu(self, node: SiLU) -> None:
-        sigmoid = self.operator("Sigmoid", [self.read(node.input, f"{node.name}/sigmoid")], f"{node.name}/sigmoid")
+        sigmoid = self.operator(
+            "Sigmoid", [self.read(node.input, f"{node.name}/sigmoid")], f"{node.name}/sigmoid"
+        )
         self.quantize(sigmoid, f"{node.name}/sigmoid/codes", _SIGMOID)
         gate = self.dequantize(f"{node.name}/sigmoid/codes", f"{node.name}/gate", _SIGMOID)
         self.write(node.name, self.operator("Mul", [self.read(node.input, node.name), gate], node.name))

@@ -58,7 +58,9 @@ def trace(function: IntegerFunction, codes: Codes) -> dict[str, Codes]:
         out = quantization[node.name]
         match node:
             case Conv():
-                result = conv(tensors[node.input], node, quantization[node.input], function.multiplier(node), out)
+                result = conv(
+                    tensors[node.input], node, quantization[node.input], function.multiplier(node), out
+                )
             case SiLU():
                 table = silu_table(quantization[node.input], out)
                 result = table[tensors[node.input].astype(np.int16) - QMIN]
@@ -98,7 +100,9 @@ def accumulate(codes: Codes, node: Conv, zero_point: int) -> NDArray[np.float64]
             elif per_group == 1 and channels == node.groups:
                 acc += weight[:, :, i, j] * tap
             else:
-                raise ValueError(f"`{node.name}` has groups={node.groups}: only 1 or one per channel is known")
+                raise ValueError(
+                    f"`{node.name}` has groups={node.groups}: only 1 or one per channel is known"
+                )
     return acc.reshape(len(x), channels, height, width) + node.bias[:, None, None]
 
 

@@ -145,9 +145,7 @@ def save(function: IntegerFunction, path: Path) -> None:
     arrays: dict[str, NDArray[Any]] = {}
     graph: dict[str, Any] = {
         "config": dataclasses.asdict(function.config),
-        "quantization": {
-            name: [float(q.scale), q.zero_point] for name, q in function.quantization.items()
-        },
+        "quantization": {name: [float(q.scale), q.zero_point] for name, q in function.quantization.items()},
         "nodes": [],
         "outputs": function.outputs,
     }
@@ -182,7 +180,9 @@ def load(path: Path | BinaryIO) -> IntegerFunction:
                     for field in dataclasses.fields(kind)
                     if (key := f"{entry['name']}/{field.name}") in arrays
                 }
-                nodes.append(kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()}, **stored))
+                nodes.append(
+                    kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()}, **stored)
+                )
             return IntegerFunction(
                 config=Stage2Config.from_dict(graph["config"]),
                 quantization={
@@ -193,4 +193,6 @@ def load(path: Path | BinaryIO) -> IntegerFunction:
                 outputs=tuple(graph["outputs"]),
             )
     except (OSError, EOFError, KeyError, TypeError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} does not hold an integer function ({error}): convert the checkpoint again") from error
+        raise ValueError(
+            f"{path} does not hold an integer function ({error}): convert the checkpoint again"
+        ) from error

@@ -122,7 +122,9 @@ def check_inside(name: str) -> None:
     """
     path = PurePosixPath(name)
     if not path.parts or path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name:
-        raise BundleError(f"{FILE_NAME} names the path {name!r}, which is not inside of the bundle: it was tampered with")
+        raise BundleError(
+            f"{FILE_NAME} names the path {name!r}, which is not inside of the bundle: it was tampered with"
+        )
 
 
 def _tensor(values: Mapping[str, Any]) -> TensorSpec:

@@ -103,7 +103,9 @@ class Bundle:
             if not path.is_dir() or path.is_symlink()
         }
         if extra := sorted(present - known):
-            raise BundleError(f"{self.folder} holds {extra[0]}, which its manifest does not know: convert again")
+            raise BundleError(
+                f"{self.folder} holds {extra[0]}, which its manifest does not know: convert again"
+            )
         for file in sorted(known):
             yield file, self.read(file)
 

@@ -74,9 +74,7 @@ class Session(ABC):
             ValueError: a wrong shape, dtype, or a value that is not finite.
             OutputError: the runtime's floats do not lie on the output grid, or have another shape.
         """
-        y1, y2 = (
-            to_codes(y, spec) for y, spec in zip(self.run(features), self.info.outputs, strict=True)
-        )
+        y1, y2 = (to_codes(y, spec) for y, spec in zip(self.run(features), self.info.outputs, strict=True))
         return y1, y2
 
     def check(self, features: Float) -> None:
@@ -91,10 +89,14 @@ class Session(ABC):
                 f"features must have shape [N,{','.join(map(str, expected))}], N >= 1, but have {list(features.shape)}"
             )
         if features.dtype != np.float32:
-            raise ValueError(f"features must be float32, but are {features.dtype}: convert them with .astype('float32')")
+            raise ValueError(
+                f"features must be float32, but are {features.dtype}: convert them with .astype('float32')"
+            )
         if not np.isfinite(features).all():
             bad = int(np.count_nonzero(~np.isfinite(features)))
-            raise ValueError(f"features hold {bad} values that are NaN or infinite: every value must be finite")
+            raise ValueError(
+                f"features hold {bad} values that are NaN or infinite: every value must be finite"
+            )
 
     @abstractmethod
     def _infer(self, image: Float) -> tuple[Float, Float]:

@@ -1,0 +1,37 @@
+# make demo   convert the shipped Stage2 and check every runtime (makes .venv first)
+# make test   run the tests
+# make lint   ruff and mypy --strict
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+TYPING := build/typing
+
+.PHONY: demo test lint format clean
+
+demo: $(VENV)/installed
+	$(BIN)/stage2 demo --out bundle
+
+test: $(VENV)/installed
+	$(BIN)/pytest
+
+lint: $(VENV)/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	@mkdir -p $(TYPING)/litehrnet_stage2
+	@for folder in reference converters runtime apps; do ln -sfn $(CURDIR)/$$folder $(TYPING)/litehrnet_stage2/$$folder; done
+	MYPYPATH=$(TYPING) $(BIN)/mypy --namespace-packages --explicit-package-bases -p litehrnet_stage2
+
+format: $(VENV)/installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# torch first and exactly: left to the resolver, another package may bring a build that is gigabytes larger.
+$(VENV)/installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build bundle

@@ -1,0 +1,27 @@
+"""The command `stage2`. Commands live one to a file; what is heavy they import when they run."""
+
+from __future__ import annotations
+
+import typer
+
+from litehrnet_stage2.apps.convert import convert
+from litehrnet_stage2.apps.demo import demo
+from litehrnet_stage2.apps.inspect import inspect
+from litehrnet_stage2.apps.parity import parity
+
+app = typer.Typer(
+    name="stage2",
+    help="Stage2 of a Lite-HRNet-18 variant on a phone: one int8 function, the same bits out of every runtime.",
+    epilog="Start with `stage2 demo`.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+for command in (demo, convert, parity, inspect):
+    app.command()(command)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()

@@ -1,0 +1,114 @@
+"""What every command shares: where it prints, how it reports progress, and how a mistake ends it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import sys
+import tempfile
+import traceback
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+out = Console()
+"""Results, on standard output."""
+
+err = Console(file=os.fdopen(os.dup(2), "w", buffering=1))
+"""Progress and errors, on standard error; its own descriptor, so that `quiet` does not silence it."""
+
+Verbose = Annotated[
+    bool, typer.Option("--verbose", "-v", help="Show what the libraries below print, and tracebacks.")
+]
+JsonFile = Annotated[
+    Path | None, typer.Option("--json", help="Also write the result here, as JSON; `-` is standard output.")
+]
+
+
+class Progress:
+    """Names each step as it begins: a spinner in a terminal, a line elsewhere."""
+
+    def __init__(self) -> None:
+        self._status = err.status("starting")
+
+    def __call__(self, step: str) -> None:
+        """Begin a step."""
+        if err.is_terminal:
+            self._status.update(step)
+        else:
+            err.print(f"{step} ...", highlight=False)
+
+
+@contextlib.contextmanager
+def working(*, verbose: bool) -> Iterator[Progress]:
+    """Run a command's work: libraries kept quiet unless `verbose`, a mistake turned into one sentence and exit 2."""
+    progress = Progress()
+    try:
+        with contextlib.nullcontext() if verbose else _quiet(), progress._status:
+            yield progress
+    except KeyboardInterrupt:
+        err.print("[bold]interrupted[/]: nothing was left half written")
+        raise typer.Exit(130) from None
+    except Exception as error:
+        if verbose or not _is_mistake(error):
+            err.print(traceback.format_exc(), markup=False, highlight=False)
+        err.print("[bold red]error:[/] ", end="")
+        err.print(_sentence(error), markup=False, highlight=False)
+        raise typer.Exit(2 if _is_mistake(error) else 3) from None
+
+
+def write_json(result: Any, path: Path | None) -> None:
+    """Write a dataclass (or plain data) as JSON; a file appears whole or not at all."""
+    if path is None:
+        return
+    plain = (
+        dataclasses.asdict(result)
+        if dataclasses.is_dataclass(result) and not isinstance(result, type)
+        else result
+    )
+    text = json.dumps(plain, indent=2) + "\n"
+    if str(path) == "-":
+        sys.stdout.write(text)
+        return
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        beside.write_text(text, encoding="utf-8")
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _is_mistake(error: Exception) -> bool:
+    """Whether the error is written for the user: ours, or the file system's."""
+    ours = type(error).__module__.startswith("litehrnet_stage2.")
+    return ours or isinstance(error, (ValueError, OSError, ImportError))
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    if isinstance(error, ImportError) and error.name:
+        return f"{error}: install what is missing with `pip install 'litehrnet-stage2[all]'`"
+    return str(error) or type(error).__name__
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep warnings, and what native libraries write to descriptor 2, from the terminal."""
+    sys.stderr.flush()
+    saved = os.dup(2)
+    with warnings.catch_warnings(), tempfile.TemporaryFile() as sink:
+        warnings.simplefilter("ignore")
+        os.dup2(sink.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(saved, 2)
+            os.close(saved)

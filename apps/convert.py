@@ -1,0 +1,116 @@
+"""`stage2 convert`: a checkpoint becomes a bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from litehrnet_stage2.apps import console
+
+if TYPE_CHECKING:
+    from litehrnet_stage2.reference.manifest import Manifest
+
+CALIBRATION_IMAGES = 16
+GOLDEN_IMAGES = 3
+
+
+def convert(
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder of the bundle; an older bundle is replaced.")
+    ],
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(help="A .safetensors checkpoint, float or fine-tuned. Default: the weights that ship."),
+    ] = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            help="Features float32 [N,32,H,W] in a .npy: they set the ranges of a float checkpoint, and the "
+            "first few become golden inputs. Default: photographs through the example stem."
+        ),
+    ] = None,
+    targets: Annotated[
+        str, typer.Option(help="Comma-separated artifacts to make, of: executorch, onnx, coreml.")
+    ] = "executorch,onnx,coreml",
+    json: console.JsonFile = None,
+    verbose: console.Verbose = False,
+) -> None:
+    """Convert a Stage2 to ExecuTorch, ONNX and Core ML artifacts that compute one integer function.
+
+    A float checkpoint is calibrated and quantised; a fine-tuned one (stage2 qat) is taken as it is.
+    Every addition and SiLU is proved equal in all runtimes, or the conversion fails.
+
+    Examples:
+
+        stage2 convert --out bundle
+
+        stage2 convert --checkpoint mine.safetensors --calibration features.npy --out bundle
+    """
+    with console.working(verbose=verbose) as progress:
+        manifest = convert_to_bundle(
+            out,
+            checkpoint=checkpoint,
+            calibration=calibration,
+            targets=[name.strip() for name in targets.split(",") if name.strip()],
+            progress=progress,
+        )
+        console.write_json(manifest, json)
+    if str(json) != "-":
+        console.out.print(_summary(manifest))
+        console.out.print(f"Bundle: {out}", highlight=False, soft_wrap=True)
+
+
+def convert_to_bundle(
+    out: Path,
+    *,
+    checkpoint: Path | None,
+    calibration: Path | None,
+    targets: list[str],
+    progress: console.Progress,
+) -> Manifest:
+    """Load, calibrate if need be, freeze, and write the bundle."""
+    progress("loading torch and the checkpoint")
+    import torch
+
+    from litehrnet_stage2.apps import example, features_file
+    from litehrnet_stage2.converters.bundle import check_replaceable, write_bundle
+    from litehrnet_stage2.reference.checkpoint import load_checkpoint
+    from litehrnet_stage2.reference.freeze import freeze
+    from litehrnet_stage2.reference.qat import QATStage2
+
+    check_replaceable(out)
+    model = example.model() if checkpoint is None else load_checkpoint(checkpoint)
+    if calibration is None:
+        features = example.features(CALIBRATION_IMAGES)
+    else:
+        features = features_file.load_features(calibration, model.config.in_channels)
+    model.config.check_features(features.shape)
+    if not isinstance(model, QATStage2):
+        progress(f"calibrating on {len(features)} inputs")
+        model = QATStage2.from_float(model).calibrate(torch.from_numpy(features))
+    progress("freezing: proving that every runtime adds alike")
+    function, proof = freeze(model)
+    return write_bundle(function, proof, features[:GOLDEN_IMAGES], out, targets=targets, progress=progress)
+
+
+def _summary(manifest: Manifest) -> Table:
+    table = Table(
+        "artifact", "file", "size", "int8 operators", "float operators", "delegates", title="Converted"
+    )
+    for name, file in manifest.artifacts.items():
+        coverage = manifest.coverage[name]
+        size = sum(
+            e.size_bytes for path, e in manifest.files.items() if path == file or path.startswith(f"{file}/")
+        )
+        table.add_row(
+            name,
+            file,
+            f"{size / 1024:.0f} KiB",
+            str(sum(coverage["int8"].values())),
+            ", ".join(f"{count} {kind}" for kind, count in coverage["floating"].items()) or "none",
+            str(coverage["partitions"]),
+        )
+    return table

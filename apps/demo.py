@@ -1,0 +1,34 @@
+"""`stage2 demo`: the main job to its end, on what the project ships."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from litehrnet_stage2.apps import console, convert, parity
+
+
+def demo(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the bundle.")] = Path("bundle"),
+    verbose: console.Verbose = False,
+) -> None:
+    """Convert the shipped Stage2 to all three artifacts and check that every runtime gives the same codes.
+
+    Example:
+
+        stage2 demo
+    """
+    with console.working(verbose=verbose) as progress:
+        convert.convert_to_bundle(
+            out,
+            checkpoint=None,
+            calibration=None,
+            targets=["executorch", "onnx", "coreml"],
+            progress=progress,
+        )
+        results = parity.check_bundle(out, runtimes=None, inputs=None, threads=1, progress=progress)
+    parity.show(results)
+    console.out.print(f"Bundle: {out}", highlight=False, soft_wrap=True)
+    raise typer.Exit(0 if all(result.passed for result in results) else 1)

@@ -1,0 +1,32 @@
+"""Features in a `.npy` file, as a user brings them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def load_features(path: Path, channels: int) -> NDArray[np.float32]:
+    """Features float32 `[N, channels, H, W]` from a `.npy` of float16, float32 or float64.
+
+    Raises:
+        ValueError: no such file, not an array, a wrong shape or dtype, no entries, or a value that is not finite.
+    """
+    if not path.is_file():
+        raise ValueError(f"no file {path}: give a .npy of features, float32 [N,{channels},H,W]")
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise ValueError(f"{path} is no .npy array, or is cut short ({error})") from error
+    if not isinstance(array, np.ndarray) or array.ndim != 4 or array.shape[1] != channels or not array.size:
+        shape = list(getattr(array, "shape", []))
+        raise ValueError(
+            f"{path} must hold features of shape [N,{channels},H,W], N >= 1, but has shape {shape}"
+        )
+    if array.dtype not in (np.float16, np.float32, np.float64):
+        raise ValueError(f"{path} must hold float16, float32 or float64, but holds {array.dtype}")
+    if not np.isfinite(array).all():
+        raise ValueError(f"{path} holds values that are NaN or infinite: every value must be finite")
+    return array.astype(np.float32)

@@ -1,0 +1,75 @@
+"""`stage2 inspect`: what is in a bundle, for a person."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from litehrnet_stage2.apps import console
+
+if TYPE_CHECKING:
+    from litehrnet_stage2.reference.integer_function import IntegerFunction
+    from litehrnet_stage2.reference.manifest import Manifest
+
+
+def inspect(
+    bundle: Annotated[Path, typer.Argument(help="A folder that `stage2 convert` made.", metavar="DIR")],
+    json: console.JsonFile = None,
+    verbose: console.Verbose = False,
+) -> None:
+    """Show a bundle's coverage contract, quantisation table and proof.
+
+    Example:
+
+        stage2 inspect bundle
+    """
+    with console.working(verbose=verbose):
+        from litehrnet_stage2.runtime import Bundle
+
+        opened = Bundle.open(bundle)
+        function = opened.function()
+        console.write_json(opened.manifest, json)
+    if str(json) == "-":
+        return
+    console.out.print(_coverage(opened.manifest))
+    console.out.print(_quantization(function))
+    _facts(opened.manifest)
+
+
+def _coverage(manifest: Manifest) -> Table:
+    table = Table("artifact", "delegates", "in int8", "in float", "at the border", title="Coverage contract")
+    for name, coverage in manifest.coverage.items():
+        groups = (coverage[field] for field in ("int8", "floating", "boundary"))
+        listed = ("\n".join(f"{count} {kind}" for kind, count in group.items()) or "none" for group in groups)
+        table.add_row(name, str(coverage["partitions"]), *listed)
+    return table
+
+
+def _quantization(function: IntegerFunction) -> Table:
+    table = Table("tensor", "made by", "scale", "zero point", "range", title="Quantisation")
+    kinds = {node.name: type(node).__name__ for node in function.nodes}
+    for name, q in function.quantization.items():
+        low, high = ((code - q.zero_point) * q.scale for code in (-128, 127))
+        table.add_row(
+            name, kinds.get(name, "input"), f"{q.scale:.6g}", str(q.zero_point), f"{low:.4g} .. {high:.4g}"
+        )
+    return table
+
+
+def _facts(manifest: Manifest) -> None:
+    proof = manifest.proof
+    moved = max((abs(change) for change in proof["nudges"].values()), default=0.0)
+    lines = (
+        f"Input: {manifest.input.name} {list(manifest.input.shape)} float32",
+        *(f"Output: {output.name} {list(output.shape)} float32" for output in manifest.outputs),
+        f"Proof: {proof['additions']} additions over all 65,536 code pairs under {len(proof['rules'])} rules, "
+        f"{proof['silus']} SiLU tables clear of ties; {len(proof['nudges'])} scales nudged, by {moved:.1e} at most",
+        f"Largest sum: {proof['largest_accumulator']:,} of 16,777,216 that float32 counts by ones",
+        f"Golden codes: {manifest.golden_sha256}",
+        "Made with: " + ", ".join(f"{tool} {version}" for tool, version in manifest.versions.items()),
+    )
+    for line in lines:
+        console.out.print(line, highlight=False, soft_wrap=True)
