@@ -23,9 +23,7 @@ out = Console()
 err = Console(file=os.fdopen(os.dup(2), "w", buffering=1))
 """Progress and errors, on standard error; its own descriptor, so that `quiet` does not silence it."""
 
-Verbose = Annotated[
-    bool, typer.Option("--verbose", "-v", help="Show what the libraries below print, and tracebacks.")
-]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show what the libraries below print, and tracebacks.")]
 JsonFile = Annotated[
     Path | None, typer.Option("--json", help="Also write the result here, as JSON; `-` is standard output.")
 ]
@@ -67,11 +65,7 @@ def write_json(result: Any, path: Path | None) -> None:
     """Write a dataclass (or plain data) as JSON; a file appears whole or not at all."""
     if path is None:
         return
-    plain = (
-        dataclasses.asdict(result)
-        if dataclasses.is_dataclass(result) and not isinstance(result, type)
-        else result
-    )
+    plain = dataclasses.asdict(result) if dataclasses.is_dataclass(result) and not isinstance(result, type) else result
     text = json.dumps(plain, indent=2) + "\n"
     if str(path) == "-":
         sys.stdout.write(text)

@@ -18,9 +18,7 @@ GOLDEN_IMAGES = 3
 
 
 def convert(
-    out: Annotated[
-        Path, typer.Option("--out", "-o", help="Folder of the bundle; an older bundle is replaced.")
-    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the bundle; an older bundle is replaced.")],
     checkpoint: Annotated[
         Path | None,
         typer.Option(help="A .safetensors checkpoint, float or fine-tuned. Default: the weights that ship."),
@@ -97,14 +95,10 @@ def convert_to_bundle(
 
 
 def _summary(manifest: Manifest) -> Table:
-    table = Table(
-        "artifact", "file", "size", "int8 operators", "float operators", "delegates", title="Converted"
-    )
+    table = Table("artifact", "file", "size", "int8 operators", "float operators", "delegates", title="Converted")
     for name, file in manifest.artifacts.items():
         coverage = manifest.coverage[name]
-        size = sum(
-            e.size_bytes for path, e in manifest.files.items() if path == file or path.startswith(f"{file}/")
-        )
+        size = sum(e.size_bytes for path, e in manifest.files.items() if path == file or path.startswith(f"{file}/"))
         table.add_row(
             name,
             file,

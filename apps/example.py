@@ -40,9 +40,7 @@ def features(count: int) -> NDArray[np.float32]:
     crops = []
     for index in range(count):
         photograph = large[index % len(large)]
-        top, left = (
-            int(rng.integers(0, n - m + 1)) for n, m in zip(photograph.shape, IMAGE_SIZE, strict=False)
-        )
+        top, left = (int(rng.integers(0, n - m + 1)) for n, m in zip(photograph.shape, IMAGE_SIZE, strict=False))
         crops.append(photograph[top : top + height, left : left + width])
     images = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() / 255
     torch.manual_seed(0)

@@ -53,9 +53,7 @@ def _quantization(function: IntegerFunction) -> Table:
     kinds = {node.name: type(node).__name__ for node in function.nodes}
     for name, q in function.quantization.items():
         low, high = ((code - q.zero_point) * q.scale for code in (-128, 127))
-        table.add_row(
-            name, kinds.get(name, "input"), f"{q.scale:.6g}", str(q.zero_point), f"{low:.4g} .. {high:.4g}"
-        )
+        table.add_row(name, kinds.get(name, "input"), f"{q.scale:.6g}", str(q.zero_point), f"{low:.4g} .. {high:.4g}")
     return table
 
 

@@ -19,9 +19,7 @@ def parity(
     bundle: Annotated[Path, typer.Argument(help="A folder that `stage2 convert` made.", metavar="DIR")],
     runtime: Annotated[
         list[str] | None,
-        typer.Option(
-            help="Check this runtime; may be given several times. Default: all the bundle has artifacts for."
-        ),
+        typer.Option(help="Check this runtime; may be given several times. Default: all the bundle has artifacts for."),
     ] = None,
     inputs: Annotated[
         Path | None,
@@ -88,9 +86,7 @@ def show(results: list[ParityResult]) -> None:
     """Print the table, and the flips where inputs lay off the grid."""
     table = Table(title=f"Parity with the golden codes, {results[0].images} inputs")
     for column in ("runtime", "output", "compared", "mismatches", "largest", "SHA-256 of codes"):
-        table.add_column(
-            column, justify="right" if column in ("compared", "mismatches", "largest") else "left"
-        )
+        table.add_column(column, justify="right" if column in ("compared", "mismatches", "largest") else "left")
     for result in results:
         for index, (name, output) in enumerate(result.outputs.items()):
             noise = "" if output.sqnr_db is None else f", {output.sqnr_db:.1f} dB"

@@ -74,9 +74,7 @@ def check_replaceable(out: Path) -> None:
         BundleError: something is there that is neither a bundle nor an empty folder.
     """
     if out.exists() and not (out / FILE_NAME).is_file() and not (out.is_dir() and not any(out.iterdir())):
-        raise BundleError(
-            f"{out} exists and is no bundle: give --out a new folder, or one that holds a bundle"
-        )
+        raise BundleError(f"{out} exists and is no bundle: give --out a new folder, or one that holds a bundle")
 
 
 def stress_inputs(q: Quantization, shape: tuple[int, ...]) -> NDArray[np.int8]:
@@ -108,9 +106,7 @@ def _fill(
     coverage: dict[str, Coverage] = {}
     for name in targets:
         progress(f"converting to {name}")
-        coverage[name] = TARGETS[name].load()(
-            function, folder / TARGETS[name].artifact, height=height, width=width
-        )
+        coverage[name] = TARGETS[name].load()(function, folder / TARGETS[name].artifact, height=height, width=width)
     progress("evaluating the golden codes")
     integer_function.save(function, folder / FUNCTION)
     q = function.input_quantization
@@ -143,9 +139,7 @@ def _fill(
 
 def _spec(name: str, shape: tuple[int, ...], q: Quantization) -> TensorSpec:
     channels, height, width = shape
-    return TensorSpec(
-        name=name, shape=(1, channels, height, width), scale=float(q.scale), zero_point=q.zero_point
-    )
+    return TensorSpec(name=name, shape=(1, channels, height, width), scale=float(q.scale), zero_point=q.zero_point)
 
 
 def _versions() -> dict[str, str]:

@@ -35,9 +35,7 @@ from litehrnet_stage2.reference.integer_function import (
 Var: TypeAlias = Any  # a MIL variable; coremltools ships no types
 
 ONE = np.float32(1)
-TIE_UP = np.float32(
-    1 / 64
-)  # the resize's values lie on a grid of 1/16: breaks its ties upwards, moves nothing else
+TIE_UP = np.float32(1 / 64)  # the resize's values lie on a grid of 1/16: breaks its ties upwards, moves nothing else
 
 PASSES = (
     "common::dead_code_elimination",
@@ -90,7 +88,7 @@ def build(function: IntegerFunction, *, height: int, width: int) -> Program:
     """The MIL program, before any pass."""
     shape = (1, function.config.in_channels, height, width)
 
-    @mb.program(input_specs=[mb.TensorSpec(shape, dtype=types.fp32)], opset_version=ct.target.iOS17)
+    @mb.program(input_specs=[mb.TensorSpec(shape, dtype=types.fp32)], opset_version=ct.target.iOS17)  # type: ignore[untyped-decorator]
     def stage2(features: Var) -> Any:
         body = _Body(function)
         body.codes[INPUT] = _quantize(features, function.input_quantization, INPUT)
@@ -167,9 +165,7 @@ class _Body:
 
     def _add(self, node: Add) -> Var:
         out = self.function.quantization[node.name].scale
-        terms = [
-            mb.mul(x=self.read(name), y=self.function.quantization[name].scale / out) for name in node.inputs
-        ]
+        terms = [mb.mul(x=self.read(name), y=self.function.quantization[name].scale / out) for name in node.inputs]
         return mb.add(x=terms[0], y=terms[1])
 
 

@@ -44,9 +44,7 @@ class Coverage:
                         "the exporter changed, or lost an operator; the artifact was not written"
                     )
         if self.partitions != expected.partitions:
-            raise CoverageError(
-                f"{target}: {self.partitions} partitions, where the contract has {expected.partitions}"
-            )
+            raise CoverageError(f"{target}: {self.partitions} partitions, where the contract has {expected.partitions}")
         return self
 
 

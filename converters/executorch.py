@@ -93,9 +93,7 @@ def _coverage(program: EdgeProgramManager) -> Coverage:
                 quantised = all(_name(n).startswith("dequantize") for n in activations) and bool(readers)
                 quantised &= all(_name(user).startswith("quantize") for user in readers)
                 (int8 if quantised else floating)[kind] += 1
-    return Coverage(
-        int8=dict(int8), floating=dict(floating), boundary=dict(boundary), partitions=len(delegates)
-    )
+    return Coverage(int8=dict(int8), floating=dict(floating), boundary=dict(boundary), partitions=len(delegates))
 
 
 def _name(node: torch.fx.Node) -> str:

@@ -91,9 +91,7 @@ def build(function: IntegerFunction, *, height: int, width: int) -> onnx.ModelPr
 
     channels = function.config.num_channels
     shapes = ((1, channels[0], height, width), (1, channels[1], height // 2, width // 2))
-    features = helper.make_tensor_value_info(
-        INPUT, TensorProto.FLOAT, (1, function.config.in_channels, height, width)
-    )
+    features = helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, (1, function.config.in_channels, height, width))
     outputs = [
         helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
         for name, shape in zip(OUTPUTS, shapes, strict=True)
@@ -127,9 +125,7 @@ class _Graph:
         return output
 
     def quantize(self, x: str, output: str, q: Quantization) -> None:
-        self.operator(
-            "QuantizeLinear", [x, *self._parameters(output, q.scale, q.zero_point + TO_UINT8)], output
-        )
+        self.operator("QuantizeLinear", [x, *self._parameters(output, q.scale, q.zero_point + TO_UINT8)], output)
 
     def dequantize(self, codes: str, output: str, q: Quantization) -> str:
         parameters = self._parameters(output, q.scale, q.zero_point + TO_UINT8)
@@ -160,9 +156,7 @@ class _Graph:
         self.write(node.name, y)
 
     def silu(self, node: SiLU) -> None:
-        sigmoid = self.operator(
-            "Sigmoid", [self.read(node.input, f"{node.name}/sigmoid")], f"{node.name}/sigmoid"
-        )
+        sigmoid = self.operator("Sigmoid", [self.read(node.input, f"{node.name}/sigmoid")], f"{node.name}/sigmoid")
         self.quantize(sigmoid, f"{node.name}/sigmoid/codes", _SIGMOID)
         gate = self.dequantize(f"{node.name}/sigmoid/codes", f"{node.name}/gate", _SIGMOID)
         self.write(node.name, self.operator("Mul", [self.read(node.input, node.name), gate], node.name))

@@ -19,6 +19,7 @@ from litehrnet_stage2.reference.integer_function import (
     SIGMOID_SCALE,
     SIGMOID_ZERO_POINT,
     Quantization,
+    saturate,
 )
 
 Codes = NDArray[np.int8]
@@ -42,9 +43,9 @@ def additions(qa: Quantization, qb: Quantization, out: Quantization) -> Iterator
     yield "XNNPACK fixed point", _xnnpack(qa, qb, out, ratio_a, ratio_b)
     yield "MLAS Arm fixed point", _mlas_arm(qa, qb, out, ratio_a, ratio_b)
     for rule, total in _mlas_x86(qa, qb, out, ratio_a, ratio_b):
-        yield f"MLAS x86 float32, {rule}", golden.saturate(np.rint(total) - 128)
+        yield f"MLAS x86 float32, {rule}", saturate(np.rint(total) - 128)
     for rule, total in _centred_float32(qa, qb, ratio_a, ratio_b):
-        yield f"centred float32, {rule}", golden.saturate(np.rint(total) + F32(out.zero_point))
+        yield f"centred float32, {rule}", saturate(np.rint(total) + F32(out.zero_point))
 
 
 def addition_disagreements(qa: Quantization, qb: Quantization, out: Quantization) -> dict[str, int]:
@@ -78,14 +79,14 @@ def _xnnpack(qa: Quantization, qb: Quantization, out: Quantization, ratio_a: F32
     """21-bit multipliers, one shift, half up (XNNPACK, qs8-vadd)."""
     (multiplier_a, multiplier_b), shift = _fixed_point(20, ratio_a, ratio_b)
     total = (_PAIRS[0] - qa.zero_point) * multiplier_a + (_PAIRS[1] - qb.zero_point) * multiplier_b
-    return golden.saturate(((total + (1 << (shift - 1))) >> shift) + out.zero_point)
+    return saturate(((total + (1 << (shift - 1))) >> shift) + out.zero_point)
 
 
 def _mlas_arm(qa: Quantization, qb: Quantization, out: Quantization, ratio_a: F32, ratio_b: F32) -> Codes:
     """22-bit multipliers, one shift, half away from zero (MLAS, qladd, NEON)."""
     (multiplier_a, multiplier_b), shift = _fixed_point(21, ratio_a, ratio_b)
     total = (_PAIRS[0] - qa.zero_point) * multiplier_a + (_PAIRS[1] - qb.zero_point) * multiplier_b
-    return golden.saturate(((total - (total < 0) + (1 << (shift - 1))) >> shift) + out.zero_point)
+    return saturate(((total - (total < 0) + (1 << (shift - 1))) >> shift) + out.zero_point)
 
 
 def _fixed_point(bits: int, *ratios: F32) -> tuple[list[int], int]:
@@ -104,7 +105,7 @@ def _mlas_x86(
     """
     a, b = (codes + 128 for codes in _PAIRS)
     za, zb, zo = (F32(q.zero_point + 128) for q in (qa, qb, out))
-    constants = {
+    constants: dict[str, F32 | NDArray[np.float32]] = {
         "plain constant": zo - (ratio_a * za + ratio_b * zb),
         "fused constant a": zo - _fma(za, ratio_a, ratio_b * zb),
         "fused constant b": zo - _fma(zb, ratio_b, ratio_a * za),

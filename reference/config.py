@@ -54,10 +54,9 @@ class Stage2Config:
         """
         known = {field.name for field in dataclasses.fields(cls)}
         if unknown := sorted(set(values) - known):
-            raise ValueError(
-                f"unknown Stage2Config key {unknown[0]!r}: the keys are {', '.join(sorted(known))}"
-            )
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+            raise ValueError(f"unknown Stage2Config key {unknown[0]!r}: the keys are {', '.join(sorted(known))}")
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**fields)
 
     def check_features(self, shape: tuple[int, ...]) -> None:
         """Check the shape of an input `[B, in_channels, H, W]`, `H` and `W` even.
@@ -68,9 +67,7 @@ class Stage2Config:
         if len(shape) != 4:
             raise ValueError(f"features must have rank 4, [B,{self.in_channels},H,W], but have shape {shape}")
         if shape[1] != self.in_channels:
-            raise ValueError(
-                f"features must have {self.in_channels} channels, but have {shape[1]} (shape {shape})"
-            )
+            raise ValueError(f"features must have {self.in_channels} channels, but have {shape[1]} (shape {shape})")
         height, width = shape[2:]
         if height % 2 or width % 2 or not height or not width:
             raise ValueError(

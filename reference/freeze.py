@@ -133,9 +133,7 @@ class _Builder:
     def write(self, name: str, quantizer: ActivationQuantizer) -> None:
         """Give a tensor the quantiser's scale and zero point."""
         if not bool(quantizer.low < quantizer.high):
-            raise FreezeError(
-                f"the range of `{name}` was never set: calibrate the network before freezing it"
-            )
+            raise FreezeError(f"the range of `{name}` was never set: calibrate the network before freezing it")
         scale = np.float32(quantizer.scale.item())
         if not np.isfinite(scale) or scale <= 0:
             raise FreezeError(f"the scale of `{name}` (={scale}) must be finite and positive")
@@ -169,9 +167,7 @@ class _Builder:
         )
         self.write(name, leaf.output)
         inp = self.quantization[read]
-        self._check(
-            f"product of `{name}`", inp.scale * SIGMOID_SCALE / self.quantization[name].scale, MUL_RATIO
-        )
+        self._check(f"product of `{name}`", inp.scale * SIGMOID_SCALE / self.quantization[name].scale, MUL_RATIO)
         self._nudge(
             name,
             lambda q: arithmetic.product_margin(inp, q) >= arithmetic.PRODUCT_MARGIN,

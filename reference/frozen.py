@@ -47,9 +47,7 @@ class FrozenStage2(nn.Module):
             if isinstance(node, Conv):
                 self.register_buffer(_key(node.name, "weight"), torch.from_numpy(node.weight))
                 self.register_buffer(_key(node.name, "scale"), torch.from_numpy(node.weight_scale))
-                self.register_buffer(
-                    _key(node.name, "zero"), torch.zeros(len(node.weight), dtype=torch.int64)
-                )
+                self.register_buffer(_key(node.name, "zero"), torch.zeros(len(node.weight), dtype=torch.int64))
                 bias = node.bias.astype("float32") * function.bias_scale(node)
                 self.register_buffer(_key(node.name, "bias"), torch.from_numpy(bias))
 

@@ -24,6 +24,7 @@ from litehrnet_stage2.reference.integer_function import (
     Quantization,
     Resize,
     SiLU,
+    saturate,
 )
 
 Codes = NDArray[np.int8]
@@ -58,9 +59,7 @@ def trace(function: IntegerFunction, codes: Codes) -> dict[str, Codes]:
         out = quantization[node.name]
         match node:
             case Conv():
-                result = conv(
-                    tensors[node.input], node, quantization[node.input], function.multiplier(node), out
-                )
+                result = conv(tensors[node.input], node, quantization[node.input], function.multiplier(node), out)
             case SiLU():
                 table = silu_table(quantization[node.input], out)
                 result = table[tensors[node.input].astype(np.int16) - QMIN]
@@ -73,9 +72,7 @@ def trace(function: IntegerFunction, codes: Codes) -> dict[str, Codes]:
     return tensors
 
 
-def conv(
-    codes: Codes, node: Conv, zero: Quantization, multiplier: NDArray[np.float32], out: Quantization
-) -> Codes:
+def conv(codes: Codes, node: Conv, zero: Quantization, multiplier: NDArray[np.float32], out: Quantization) -> Codes:
     """`rne(f32(acc) * M[c]) + zo`: int8 `[N,I,H,W]` -> int8 `[N,O,H',W']`."""
     acc = accumulate(codes, node, zero.zero_point)
     if np.abs(acc).max(initial=0) >= 2**31:
@@ -100,9 +97,7 @@ def accumulate(codes: Codes, node: Conv, zero_point: int) -> NDArray[np.float64]
             elif per_group == 1 and channels == node.groups:
                 acc += weight[:, :, i, j] * tap
             else:
-                raise ValueError(
-                    f"`{node.name}` has groups={node.groups}: only 1 or one per channel is known"
-                )
+                raise ValueError(f"`{node.name}` has groups={node.groups}: only 1 or one per channel is known")
     return acc.reshape(len(x), channels, height, width) + node.bias[:, None, None]
 
 
@@ -134,7 +129,7 @@ def resize(codes: Codes) -> Codes:
     x = codes.astype(np.int32)
     for axis in (2, 3):
         x = _double(x, axis)
-    return ((x + 8) >> 4).astype(np.int8)
+    return saturate((x + 8) >> 4)
 
 
 def codes_sha256(y1: Codes, y2: Codes) -> str:
@@ -147,9 +142,5 @@ def _double(x: NDArray[np.int32], axis: int) -> NDArray[np.int32]:
     count = x.shape[axis]
     near = np.repeat(np.arange(count), 2)
     far = np.clip(near + np.tile([-1, 1], count), 0, count - 1)
-    return 3 * x.take(near, axis) + x.take(far, axis)
-
-
-def saturate(values: NDArray[np.floating]) -> Codes:
-    """Clamp integer-valued floats to int8."""
-    return np.clip(values, QMIN, QMAX).astype(np.int8)
+    doubled: NDArray[np.int32] = 3 * x.take(near, axis) + x.take(far, axis)
+    return doubled

@@ -40,8 +40,7 @@ class Quantization:
 
     def quantize(self, x: NDArray[np.float32]) -> NDArray[np.int8]:
         """`rne(x / scale) + zero_point`, clamped: any shape, float32 -> int8."""
-        codes = np.rint(x.astype(np.float32) / self.scale) + np.float32(self.zero_point)
-        return np.clip(codes, QMIN, QMAX).astype(np.int8)
+        return saturate(np.rint(x.astype(np.float32) / self.scale) + np.float32(self.zero_point))
 
     def dequantize(self, codes: NDArray[np.int8]) -> NDArray[np.float32]:
         """`scale * (code - zero_point)`: any shape, int8 -> float32."""
@@ -135,6 +134,12 @@ class IntegerFunction:
         return [node for node in self.nodes if tensor in inputs_of(node)]
 
 
+def saturate(values: NDArray[np.number]) -> NDArray[np.int8]:
+    """Clamp whole numbers, of any shape and dtype, to int8."""
+    codes: NDArray[np.int8] = np.clip(values, QMIN, QMAX).astype(np.int8)
+    return codes
+
+
 def inputs_of(node: Node) -> tuple[str, ...]:
     """The tensors that a node reads."""
     return node.inputs if isinstance(node, Add) else (node.input,)
@@ -175,14 +180,11 @@ def load(path: Path | BinaryIO) -> IntegerFunction:
             nodes = []
             for entry in graph["nodes"]:
                 kind = _KINDS[entry.pop("kind")]
-                stored = {
-                    field.name: arrays[key]
-                    for field in dataclasses.fields(kind)
-                    if (key := f"{entry['name']}/{field.name}") in arrays
-                }
-                nodes.append(
-                    kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()}, **stored)
-                )
+                fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()}
+                for field in dataclasses.fields(kind):
+                    if (key := f"{entry['name']}/{field.name}") in arrays:
+                        fields[field.name] = arrays[key]
+                nodes.append(kind(**fields))
             return IntegerFunction(
                 config=Stage2Config.from_dict(graph["config"]),
                 quantization={
@@ -193,6 +195,4 @@ def load(path: Path | BinaryIO) -> IntegerFunction:
                 outputs=tuple(graph["outputs"]),
             )
     except (OSError, EOFError, KeyError, TypeError, zipfile.BadZipFile) as error:
-        raise ValueError(
-            f"{path} does not hold an integer function ({error}): convert the checkpoint again"
-        ) from error
+        raise ValueError(f"{path} does not hold an integer function ({error}): convert the checkpoint again") from error

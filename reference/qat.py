@@ -46,7 +46,7 @@ class QATStage2(Stage2):
     def calibrate(self, features: Tensor) -> QATStage2:
         """Set every range from float features `[N, in_channels, H, W]`, then switch to `Mode.FAKE_QUANTIZE`."""
         set_mode(self, Mode.CALIBRATE)
-        for batch in features.split(8):
+        for batch in torch.split(features, 8):
             self(batch)
         set_mode(self, Mode.FAKE_QUANTIZE)
         return self
@@ -68,7 +68,7 @@ class QuantConv(nn.Module):
         """Take a float convolution's weight, with BatchNorm folded into weight and bias."""
         self.weight.copy_(conv.weight)
         if bn is not None:
-            factor = cast(Tensor, bn.weight / torch.sqrt(cast(Tensor, bn.running_var) + bn.eps))
+            factor = bn.weight / torch.sqrt(cast(Tensor, bn.running_var) + bn.eps)
             self.weight.mul_(factor[:, None, None, None])
             self.bias.copy_(bn.bias - cast(Tensor, bn.running_mean) * factor)
 

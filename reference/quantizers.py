@@ -7,7 +7,8 @@ import enum
 import torch
 from torch import Tensor, nn
 
-QMIN, QMAX = -128, 127
+from litehrnet_stage2.reference.integer_function import QMAX, QMIN
+
 WEIGHT_QMAX = 127  # weights are symmetric, in [-127, 127]
 SMALLEST_SCALE = 2.0**-20  # of a tensor that is constant zero: any positive scale will do
 
@@ -68,7 +69,7 @@ class ActivationQuantizer(nn.Module):
         """Fake-quantise `x` whatever the mode."""
         if self.scale.requires_grad:
             steps = x.numel() * QMAX
-            out: Tensor = torch._fake_quantize_learnable_per_tensor_affine(  # type: ignore[attr-defined]
+            out: Tensor = torch._fake_quantize_learnable_per_tensor_affine(
                 x, self.scale, self.zero_point.float(), QMIN, QMAX, steps**-0.5
             )
             return out

@@ -7,6 +7,7 @@ Shapes in comments are the specification's, for a 256x512 image; any even height
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -70,19 +71,22 @@ class Stage2(nn.Module):
         x1 = self.branches[0](x1)  # [B,32,64,128]
         x2 = self.branches[1](x2)  # [B,64,32,64]
 
-        (keep1, up), (down, keep2) = self.fuse_layers
-        y1 = self.fuse_add[0](keep1(x1), up(x2))  # [B,32,64,128]
-        y2 = self.fuse_add[1](keep2(x2), down(x1))  # [B,64,32,64]
-        return self.smooth[0](y1), self.smooth[1](y2)
+        y1 = self._fuse(0, x1, x2)  # [B,32,64,128]
+        y2 = self._fuse(1, x1, x2)  # [B,64,32,64]
+        return y1, y2
+
+    def _fuse(self, i: int, *branches: Tensor) -> Tensor:
+        """Bring every branch j to branch i, add, smooth."""
+        aligned = [layer(x) for layer, x in zip(cast(nn.ModuleList, self.fuse_layers[i]), branches, strict=True)]
+        y: Tensor = self.smooth[i](self.fuse_add[i](*aligned))
+        return y
 
 
 class ConvBNSiLU(nn.Sequential):
     """Bias-free convolution of stride 1, BatchNorm, SiLU: `[B,I,H,W] -> [B,O,H,W]`."""
 
     def __init__(self, in_channels: int, out_channels: int, *, kernel_size: int, groups: int = 1) -> None:
-        conv = nn.Conv2d(
-            in_channels, out_channels, kernel_size, padding=kernel_size // 2, groups=groups, bias=False
-        )
+        conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, groups=groups, bias=False)
         super().__init__(OrderedDict(conv=conv, bn=nn.BatchNorm2d(out_channels), act=nn.SiLU()))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.metadata import version
+from types import ModuleType
 
 from litehrnet_stage2.runtime.bundle import Bundle
 from litehrnet_stage2.runtime.session import (
@@ -18,10 +19,8 @@ from litehrnet_stage2.runtime.session import (
 class ExecuTorchSession(Session):
     """Runs the bundle's `.pte`. XNNPACK's thread pool is the process's: the last session opened sizes it."""
 
-    def __init__(self, info: SessionInfo, program: bytes) -> None:
+    def __init__(self, info: SessionInfo, program: bytes, portable_lib: ModuleType) -> None:
         super().__init__(info)
-        from executorch.extension.pybindings import portable_lib
-
         portable_lib._unsafe_reset_threadpool(info.threads)
         self._content = program  # the module reads from this memory as long as it lives
         self._module = portable_lib._load_for_executorch_from_buffer(program)
@@ -40,13 +39,10 @@ def open_session(bundle: Bundle, threads: int) -> Session:
     artifact = bundle.artifact("executorch")
     program = bundle.read(artifact)
     try:
-        import executorch.extension.pybindings.portable_lib
-        import torch  # noqa: F401
+        from executorch.extension.pybindings import portable_lib
     except ImportError as error:
         raise RuntimeUnavailableError(
             f"ExecuTorch cannot be imported ({error}): install it with `pip install 'litehrnet-stage2[convert]'`"
         ) from error
-    info = session_info(
-        bundle, runtime="executorch", version=version("executorch"), artifact=artifact, threads=threads
-    )
-    return ExecuTorchSession(info, program)
+    info = session_info(bundle, runtime="executorch", version=version("executorch"), artifact=artifact, threads=threads)
+    return ExecuTorchSession(info, program, portable_lib)

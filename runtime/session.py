@@ -94,9 +94,7 @@ class Session(ABC):
             )
         if not np.isfinite(features).all():
             bad = int(np.count_nonzero(~np.isfinite(features)))
-            raise ValueError(
-                f"features hold {bad} values that are NaN or infinite: every value must be finite"
-            )
+            raise ValueError(f"features hold {bad} values that are NaN or infinite: every value must be finite")
 
     @abstractmethod
     def _infer(self, image: Float) -> tuple[Float, Float]:
