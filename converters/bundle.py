@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from litehrnet_stage2.converters.coverage import Coverage
-from litehrnet_stage2.converters.targets import TARGETS
+from litehrnet_stage2.converters.targets import EXACT_TARGETS, TARGETS, Deployment
 from litehrnet_stage2.reference import golden, integer_function
 from litehrnet_stage2.reference.freeze import Proof
 from litehrnet_stage2.reference.integer_function import INPUT, IntegerFunction, Quantization
@@ -38,7 +38,8 @@ def write_bundle(
     features: NDArray[np.float32],
     out: Path,
     *,
-    targets: Iterable[str] = tuple(TARGETS),
+    targets: Iterable[str] = EXACT_TARGETS,
+    coreml_target: str = "iOS17",
     progress: Callable[[str], None] = lambda step: None,
 ) -> Manifest:
     """Write the folder `out`, replacing a bundle that is there.
@@ -55,11 +56,12 @@ def write_bundle(
     if unknown := [name for name in targets if name not in TARGETS]:
         raise ValueError(f"unknown target {unknown[0]!r}: the targets are {', '.join(TARGETS)}")
     function.config.check_features(features.shape)
+    deployment = Deployment(height=features.shape[2], width=features.shape[3], coreml_target=coreml_target)
     check_replaceable(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
-        manifest = _fill(folder, function, proof, features, targets, progress)
+        manifest = _fill(folder, function, proof, features, deployment, targets, progress)
         folder.chmod(0o755)
         _replace(folder, out)
     finally:
@@ -99,14 +101,14 @@ def _fill(
     function: IntegerFunction,
     proof: Proof,
     features: NDArray[np.float32],
+    deployment: Deployment,
     targets: list[str],
     progress: Callable[[str], None],
 ) -> Manifest:
-    height, width = features.shape[2:]
     coverage: dict[str, Coverage] = {}
     for name in targets:
         progress(f"converting to {name}")
-        coverage[name] = TARGETS[name].load()(function, folder / TARGETS[name].artifact, height=height, width=width)
+        coverage[name] = TARGETS[name].load()(function, folder / TARGETS[name].artifact, deployment)
     progress("evaluating the golden codes")
     integer_function.save(function, folder / FUNCTION)
     q = function.input_quantization

@@ -19,6 +19,8 @@ from coremltools.converters.mil import Builder as mb  # noqa: N813
 from coremltools.converters.mil.mil import Program, types
 
 from litehrnet_stage2.converters.coverage import Coverage, node_counts
+from litehrnet_stage2.converters.metadata import describe
+from litehrnet_stage2.converters.targets import Deployment
 from litehrnet_stage2.reference.integer_function import (
     INPUT,
     OUTPUTS,
@@ -45,14 +47,14 @@ PASSES = (
 """What may be done to the program: tidying. Passes that move scales would change the function."""
 
 
-def convert(function: IntegerFunction, path: Path, *, height: int, width: int) -> Coverage:
+def convert(function: IntegerFunction, path: Path, deployment: Deployment) -> Coverage:
     """Write the package `path`: float32 `features [1, in_channels, height, width]` in, float32 `y1`, `y2` out.
 
     Raises:
         CoverageError: an operator was lost, added or moved off its int8 operands.
     """
     model = ct.convert(
-        build(function, height=height, width=width),
+        build(function, height=deployment.height, width=deployment.width),
         source="milinternal",
         convert_to="mlprogram",
         minimum_deployment_target=ct.target.iOS17,
@@ -62,6 +64,7 @@ def convert(function: IntegerFunction, path: Path, *, height: int, width: int) -
         skip_model_load=True,
     )
     coverage = _coverage(model).check(expected_coverage(function), "coreml")
+    describe(model, "the integer function, in whole float32 numbers; codes equal those of every other runtime")
     shutil.rmtree(path, ignore_errors=True)
     model.save(str(path))
     return coverage

@@ -23,17 +23,18 @@ from executorch.exir import EdgeCompileConfig, EdgeProgramManager, to_edge_trans
 from torch import nn
 
 from litehrnet_stage2.converters.coverage import Coverage, node_counts
+from litehrnet_stage2.converters.targets import Deployment
 from litehrnet_stage2.reference.frozen import FloatFrozenStage2
 from litehrnet_stage2.reference.integer_function import Add, Conv, IntegerFunction, Resize, SiLU
 
 
-def convert(function: IntegerFunction, path: Path, *, height: int, width: int) -> Coverage:
+def convert(function: IntegerFunction, path: Path, deployment: Deployment) -> Coverage:
     """Write `path`: float32 features `[1, in_channels, height, width]` in, float32 `y1`, `y2` out.
 
     Raises:
         CoverageError: an operator is not in the one delegate, or not in int8.
     """
-    features = torch.zeros(1, function.config.in_channels, height, width)
+    features = torch.zeros(1, function.config.in_channels, deployment.height, deployment.width)
     program = lower(FloatFrozenStage2(function), features)
     coverage = _coverage(program).check(expected_coverage(function), "executorch")
     path.write_bytes(program.to_executorch().buffer)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from litehrnet_stage2.converters.coverage import Coverage, node_counts
+from litehrnet_stage2.converters.targets import Deployment
 from litehrnet_stage2.reference.integer_function import (
     INPUT,
     OUTPUTS,
@@ -43,13 +44,13 @@ TIE_BREAKING_SCALE = np.float32(1 + 2**-12)
 _SIGMOID = Quantization(SIGMOID_SCALE, SIGMOID_ZERO_POINT)
 
 
-def convert(function: IntegerFunction, path: Path, *, height: int, width: int) -> Coverage:
+def convert(function: IntegerFunction, path: Path, deployment: Deployment) -> Coverage:
     """Write `path`: float32 `features [1, in_channels, height, width]` in, float32 `y1`, `y2` out.
 
     Raises:
         CoverageError: ONNX Runtime would leave an operator in float.
     """
-    model = build(function, height=height, width=width)
+    model = build(function, height=deployment.height, width=deployment.width)
     coverage = _coverage(model).check(expected_coverage(function), "onnx")
     path.write_bytes(model.SerializeToString(deterministic=True))
     return coverage

@@ -5,12 +5,36 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import cast
+from pathlib import Path
+from typing import TypeAlias, cast
 
 from litehrnet_stage2.converters.coverage import Coverage
+from litehrnet_stage2.reference.integer_function import IntegerFunction
 
-Convert = Callable[..., Coverage]
-"""`convert(function, path, *, height, width)` writes an artifact and returns what it covers."""
+COREML_TARGETS = ("iOS17", "iOS18")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deployment:
+    """What an artifact is made for.
+
+    Attributes:
+        height, width: of the features it takes, in cells of the 1/4 grid.
+        coreml_target: the oldest system that the Neural Engine's package runs on, of `COREML_TARGETS`; iOS 18
+            writes int8 weights in another encoding, of the same values.
+    """
+
+    height: int
+    width: int
+    coreml_target: str = "iOS17"
+
+    def __post_init__(self) -> None:
+        if self.coreml_target not in COREML_TARGETS:
+            raise ValueError(f"`coreml_target` (={self.coreml_target!r}) must be one of {', '.join(COREML_TARGETS)}")
+
+
+Convert: TypeAlias = Callable[[IntegerFunction, Path, Deployment], Coverage]
+"""Writes an artifact and returns what it covers."""
 
 
 @dataclass(frozen=True)
@@ -33,4 +57,9 @@ TARGETS = {
     "executorch": Target("stage2.pte", "litehrnet_stage2.converters.executorch"),
     "onnx": Target("stage2.onnx", "litehrnet_stage2.converters.onnx"),
     "coreml": Target("stage2.mlpackage", "litehrnet_stage2.converters.coreml"),
+    "coreml-ane": Target("stage2-ane.mlpackage", "litehrnet_stage2.converters.coreml_ane"),
+    "executorch-coreml": Target("stage2-coreml.pte", "litehrnet_stage2.converters.executorch_coreml"),
 }
+
+EXACT_TARGETS = ("executorch", "onnx", "coreml")
+"""Those that compute the integer function, made by default; the Neural Engine's compute their own."""

@@ -1,0 +1,81 @@
+"""Core ML for the Neural Engine: float16 compute, int8 where convolutions read, SiLU as one operator.
+
+Another function than the integer one (see `reference/neural_engine.py`), for where speed on Apple's
+accelerator is worth more than equality of codes.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import coremltools as ct
+import numpy as np
+import torch
+
+from litehrnet_stage2.converters.coverage import Coverage, node_counts
+from litehrnet_stage2.converters.metadata import describe
+from litehrnet_stage2.converters.targets import Deployment
+from litehrnet_stage2.reference.integer_function import INPUT, OUTPUTS, Add, Conv, IntegerFunction, Resize, SiLU
+from litehrnet_stage2.reference.neural_engine import NeuralEngineStage2, read_by_convolutions
+
+
+def convert(function: IntegerFunction, path: Path, deployment: Deployment) -> Coverage:
+    """Write the package `path`: float16 `features [1, in_channels, height, width]` in, float16 `y1`, `y2` out.
+
+    Raises:
+        CoverageError: an activation was taken apart, or quantise steps are left that serve no convolution.
+        ValueError: a scale is too small for float16.
+    """
+    module = NeuralEngineStage2(function).eval()
+    shape = (1, function.config.in_channels, deployment.height, deployment.width)
+    # coremltools 9 reads the core ATen dialect only.
+    exported = torch.export.export(module, (torch.zeros(shape),)).run_decompositions({})
+    model = ct.convert(
+        exported,
+        convert_to="mlprogram",
+        minimum_deployment_target=ct.target[deployment.coreml_target],
+        compute_precision=ct.precision.FLOAT16,
+        inputs=[ct.TensorType(INPUT, shape, dtype=np.float16)],
+        outputs=[ct.TensorType(name, dtype=np.float16) for name in OUTPUTS],
+        skip_model_load=True,
+    )
+    coverage = count(model).check(expected_coverage(function), "coreml-ane")
+    describe(model, "the Neural Engine's float16 form of Stage2; not the integer function")
+    shutil.rmtree(path, ignore_errors=True)
+    model.save(str(path))
+    return coverage
+
+
+def expected_coverage(function: IntegerFunction) -> Coverage:
+    """Convolutions in int8, one quantise and dequantise for each tensor that one reads, the rest in float16."""
+    nodes = node_counts(function)
+    rounded = len(read_by_convolutions(function))
+    return Coverage(
+        int8={"conv": nodes[Conv]},
+        floating={"silu": nodes[SiLU], "add": nodes[Add], "upsample_bilinear": nodes[Resize]},
+        boundary={"quantize": rounded, "dequantize": rounded},
+        partitions=1,
+    )
+
+
+def count(model: Any) -> Coverage:
+    """Count a converted program's operators; a convolution is in int8 with int8 on both sides."""
+    int8: Counter[str] = Counter()
+    floating: Counter[str] = Counter()
+    boundary: Counter[str] = Counter()
+    for operation in model._mil_program.functions["main"].operations:
+        kind = operation.op_type
+        if kind in ("quantize", "dequantize"):
+            boundary[kind] += 1
+        elif kind == "conv" and _feeds_int8(operation.x) and _feeds_int8(operation.weight):
+            int8[kind] += 1
+        elif not kind.startswith("const"):
+            floating[kind] += 1
+    return Coverage(int8=dict(int8), floating=dict(floating), boundary=dict(boundary), partitions=1)
+
+
+def _feeds_int8(tensor: Any) -> bool:
+    return tensor.op is not None and (tensor.op.op_type == "dequantize" or tensor.op.op_type.startswith("constexpr_"))

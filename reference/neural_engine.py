@@ -1,0 +1,107 @@
+"""The Neural Engine's shape of a frozen Stage2: int8 where convolutions read, float16 everywhere else.
+
+Not the integer function: the Neural Engine computes in float16 between convolutions, so a SiLU or an
+addition keeps more than 8 bits, and its codes are nobody's but its own. Same weights, same ranges; judged
+by signal to noise and by the task, never by codes.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from litehrnet_stage2.reference.frozen import dequantize, quantize
+from litehrnet_stage2.reference.integer_function import (
+    INPUT,
+    QMAX,
+    QMIN,
+    Add,
+    Conv,
+    IntegerFunction,
+    Quantization,
+    Resize,
+    SiLU,
+    inputs_of,
+)
+from litehrnet_stage2.reference.stage2 import upsample2x
+
+MOST_WIDENING = 1.25
+"""A range is made symmetric (zero point 0) if that widens it, and so coarsens its step, by no more than this."""
+
+SMALLEST_NORMAL = 2.0**-14  # of float16: a scale below it loses bits
+
+
+class NeuralEngineStage2(nn.Module):
+    """Features in, `Y1` and `Y2` out, as `Stage2`; exported, then converted with float16 compute.
+
+    Raises:
+        ValueError: a scale is too small for float16.
+    """
+
+    def __init__(self, function: IntegerFunction) -> None:
+        super().__init__()
+        self.function = function
+        self.quantization = read_by_convolutions(function)
+        for node in function.nodes:
+            if isinstance(node, Conv):
+                scale = node.weight_scale.astype(np.float16).astype(np.float32)
+                bias = node.bias * function.bias_scale(node)
+                self.register_buffer(_key(node, "weight"), torch.from_numpy(node.weight))
+                self.register_buffer(_key(node, "scale"), torch.from_numpy(scale))
+                self.register_buffer(_key(node, "zero"), torch.zeros(len(scale), dtype=torch.int64))
+                self.register_buffer(_key(node, "bias"), torch.from_numpy(bias.astype(np.float32)))
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Map features `[B,32,64,128]` to `Y1 [B,32,64,128]` and `Y2 [B,64,32,64]`."""
+        tensors = {INPUT: self._round(INPUT, features)}
+        for node in self.function.nodes:
+            x = [tensors[name] for name in inputs_of(node)]
+            match node:
+                case Conv():
+                    y = self._conv(x[0], node)
+                case SiLU():
+                    y = F.silu(x[0])
+                case Add():
+                    y = x[0] + x[1]
+                case Resize():
+                    y = upsample2x(x[0])
+            tensors[node.name] = self._round(node.name, y)
+        y1, y2 = self.function.outputs
+        return tensors[y1], tensors[y2]
+
+    def _round(self, name: str, x: Tensor) -> Tensor:
+        q = self.quantization.get(name)
+        return x if q is None else dequantize(quantize(x, q), q)
+
+    def _conv(self, x: Tensor, node: Conv) -> Tensor:
+        weight, scale, zero, bias = (self.get_buffer(_key(node, part)) for part in ("weight", "scale", "zero", "bias"))
+        weight = torch.ops.quantized_decomposed.dequantize_per_channel(weight, scale, zero, 0, -127, 127, torch.int8)
+        return F.conv2d(x, weight, bias, node.stride, node.padding, groups=node.groups)
+
+
+def read_by_convolutions(function: IntegerFunction) -> dict[str, Quantization]:
+    """The quantisation of every tensor that a convolution reads, fit for float16, symmetric where that is cheap.
+
+    Raises:
+        ValueError: a scale is too small for float16.
+    """
+    read = {node.input for node in function.nodes if isinstance(node, Conv)}
+    return {name: _for_float16(name, function.quantization[name]) for name in function.quantization if name in read}
+
+
+def _for_float16(name: str, q: Quantization) -> Quantization:
+    steps = max(q.zero_point - QMIN, QMAX - q.zero_point)  # from zero to the farther end
+    widening = 2 * steps / (QMAX - QMIN)
+    scale, zero_point = (q.scale * steps / QMAX, 0) if widening <= MOST_WIDENING else (q.scale, q.zero_point)
+    if scale < SMALLEST_NORMAL:
+        raise ValueError(
+            f"the scale of `{name}` (={scale:.3g}) is below {SMALLEST_NORMAL:.3g}, the least float16 holds in full: "
+            "the features are far smaller than a trained network's; convert without the Neural Engine's targets"
+        )
+    return Quantization(np.float32(np.float16(scale)), zero_point)
+
+
+def _key(node: Conv, part: str) -> str:
+    return f"{node.name}.{part}".replace(".", "_")
