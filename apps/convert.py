@@ -11,6 +11,9 @@ from rich.table import Table
 from litehrnet_stage2.apps import console
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from litehrnet_stage2.reference.manifest import Manifest
 
 CALIBRATION_IMAGES = 16
@@ -31,8 +34,15 @@ def convert(
         ),
     ] = None,
     targets: Annotated[
-        str, typer.Option(help="Comma-separated artifacts to make, of: executorch, onnx, coreml.")
+        str,
+        typer.Option(
+            help="Comma-separated artifacts to make: executorch, onnx and coreml compute the integer function; "
+            "coreml-ane and executorch-coreml are the Neural Engine's float16 form."
+        ),
     ] = "executorch,onnx,coreml",
+    coreml_target: Annotated[
+        str, typer.Option(help="Oldest system for the Neural Engine's form: iOS17 or iOS18.")
+    ] = "iOS17",
     json: console.JsonFile = None,
     verbose: console.Verbose = False,
 ) -> None:
@@ -53,6 +63,7 @@ def convert(
             checkpoint=checkpoint,
             calibration=calibration,
             targets=[name.strip() for name in targets.split(",") if name.strip()],
+            coreml_target=coreml_target,
             progress=progress,
         )
         console.write_json(manifest, json)
@@ -67,6 +78,7 @@ def convert_to_bundle(
     checkpoint: Path | None,
     calibration: Path | None,
     targets: list[str],
+    coreml_target: str = "iOS17",
     progress: console.Progress,
 ) -> Manifest:
     """Load, calibrate if need be, freeze, and write the bundle."""
@@ -78,6 +90,7 @@ def convert_to_bundle(
     from litehrnet_stage2.reference.checkpoint import load_checkpoint
     from litehrnet_stage2.reference.freeze import freeze
     from litehrnet_stage2.reference.qat import QATStage2
+    from litehrnet_stage2.reference.quantizers import Mode, set_mode
 
     check_replaceable(out)
     model = example.model() if checkpoint is None else load_checkpoint(checkpoint)
@@ -86,12 +99,29 @@ def convert_to_bundle(
     else:
         features = features_file.load_features(calibration, model.config.in_channels)
     model.config.check_features(features.shape)
-    if not isinstance(model, QATStage2):
+    qat = model if isinstance(model, QATStage2) else None
+    if qat is None:
         progress(f"calibrating on {len(features)} inputs")
-        model = QATStage2.from_float(model).calibrate(torch.from_numpy(features))
+        qat = QATStage2.from_float(model).calibrate(torch.from_numpy(features))
     progress("freezing: proving that every runtime adds alike")
-    function, proof = freeze(model)
-    return write_bundle(function, proof, features[:GOLDEN_IMAGES], out, targets=targets, progress=progress)
+    function, proof = freeze(qat)
+    set_mode(qat, Mode.FLOAT)
+
+    @torch.no_grad()
+    def float_network(x: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        y1, y2 = qat(torch.from_numpy(x))
+        return y1.numpy(), y2.numpy()
+
+    return write_bundle(
+        function,
+        proof,
+        features[:GOLDEN_IMAGES],
+        out,
+        float_network=float_network,
+        targets=targets,
+        coreml_target=coreml_target,
+        progress=progress,
+    )
 
 
 def _summary(manifest: Manifest) -> Table:

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterable
 from importlib import metadata
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,7 @@ from litehrnet_stage2.converters.coverage import Coverage
 from litehrnet_stage2.converters.targets import EXACT_TARGETS, TARGETS, Deployment
 from litehrnet_stage2.reference import golden, integer_function
 from litehrnet_stage2.reference.freeze import Proof
-from litehrnet_stage2.reference.integer_function import INPUT, IntegerFunction, Quantization
+from litehrnet_stage2.reference.integer_function import INPUT, OUTPUTS, IntegerFunction, Quantization
 from litehrnet_stage2.reference.manifest import (
     FILE_NAME,
     FUNCTION,
@@ -29,6 +30,9 @@ from litehrnet_stage2.reference.manifest import (
     TensorSpec,
 )
 
+FloatNetwork: TypeAlias = Callable[[NDArray[np.float32]], tuple[NDArray[np.float32], NDArray[np.float32]]]
+"""Features float32 `[N, in_channels, H, W]` to float32 `Y1`, `Y2`: the network before quantisation."""
+
 TOOLS = ("litehrnet-stage2", "torch", "executorch", "coremltools", "onnx", "onnxruntime", "numpy")
 
 
@@ -38,6 +42,7 @@ def write_bundle(
     features: NDArray[np.float32],
     out: Path,
     *,
+    float_network: FloatNetwork,
     targets: Iterable[str] = EXACT_TARGETS,
     coreml_target: str = "iOS17",
     progress: Callable[[str], None] = lambda step: None,
@@ -45,7 +50,8 @@ def write_bundle(
     """Write the folder `out`, replacing a bundle that is there.
 
     Shapes: `features` float32 `[N, in_channels, H, W]`; the artifacts take one image of that height and
-    width. Inputs of the golden file are these, snapped to the input grid, and `stress_inputs`.
+    width. Inputs of the golden file are these, snapped to the input grid, and `stress_inputs`; of the
+    former it also has what `float_network` makes of them, to judge fidelity by.
 
     Raises:
         BundleError: `out` exists and is no bundle.
@@ -61,7 +67,7 @@ def write_bundle(
     out.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
-        manifest = _fill(folder, function, proof, features, deployment, targets, progress)
+        manifest = _fill(folder, function, proof, features, float_network, deployment, targets, progress)
         folder.chmod(0o755)
         _replace(folder, out)
     finally:
@@ -101,6 +107,7 @@ def _fill(
     function: IntegerFunction,
     proof: Proof,
     features: NDArray[np.float32],
+    float_network: FloatNetwork,
     deployment: Deployment,
     targets: list[str],
     progress: Callable[[str], None],
@@ -114,8 +121,13 @@ def _fill(
     q = function.input_quantization
     codes = np.concatenate([q.quantize(features), stress_inputs(q, features.shape[1:])])
     outputs = golden.evaluate(function, codes)
+    x = q.dequantize(codes)
+    ideal = {
+        f"float_{name}": y.astype(np.float16)
+        for name, y in zip(OUTPUTS, float_network(x[: len(features)]), strict=True)
+    }
     with (folder / GOLDEN).open("wb") as file:
-        np.savez_compressed(file, allow_pickle=False, x=q.dequantize(codes), **outputs)
+        np.savez_compressed(file, allow_pickle=False, x=x, **outputs, **ideal)
     manifest = Manifest(
         schema_version=SCHEMA_VERSION,
         config=dataclasses.asdict(function.config),

@@ -44,7 +44,7 @@ def convert(function: IntegerFunction, path: Path, deployment: Deployment) -> Co
     calls = [node.target for node in outer.graph.nodes if node.op == "call_function"]
     outside = [target for target in calls if target not in (operator.getitem, executorch_call_delegate)]
     if outside or len(delegates) != 1:
-        raise CoverageError(f"executorch-coreml: {len(delegates)} delegates and {outside} outside of them, not one alone")
+        raise CoverageError(f"executorch-coreml: {len(delegates)} delegates, {outside} outside; due is one alone")
     coverage = _coverage(delegates[0].processed_bytes).check(expected_coverage(function), "executorch-coreml")
     path.write_bytes(program.to_executorch().buffer)
     return coverage

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -16,6 +16,10 @@ from litehrnet_stage2.reference.integer_function import IntegerFunction
 from litehrnet_stage2.reference.manifest import FUNCTION, GOLDEN, BundleError, FileEntry, Manifest
 
 
+def _nothing() -> NDArray[np.float16]:
+    return np.zeros((0, 0, 0, 0), np.float16)
+
+
 @dataclass(frozen=True)
 class Golden:
     """Inputs and the codes that every runtime has to give for them.
@@ -24,11 +28,15 @@ class Golden:
         x: float32 `[N, in_channels, H, W]`, on the input grid.
         y1: int8 `[N, C1, H, W]`.
         y2: int8 `[N, C2, H/2, W/2]`.
+        float_y1, float_y2: float16, what the network gave before quantisation for the first inputs, the
+            photographs; empty where it is not known.
     """
 
     x: NDArray[np.float32]
     y1: NDArray[np.int8]
     y2: NDArray[np.int8]
+    float_y1: NDArray[np.float16] = field(default_factory=_nothing)
+    float_y2: NDArray[np.float16] = field(default_factory=_nothing)
 
 
 @dataclass(frozen=True)
@@ -103,9 +111,7 @@ class Bundle:
             if not path.is_dir() or path.is_symlink()
         }
         if extra := sorted(present - known):
-            raise BundleError(
-                f"{self.folder} holds {extra[0]}, which its manifest does not know: convert again"
-            )
+            raise BundleError(f"{self.folder} holds {extra[0]}, which its manifest does not know: convert again")
         for file in sorted(known):
             yield file, self.read(file)
 
@@ -125,7 +131,9 @@ class Bundle:
         """
         try:
             with np.load(io.BytesIO(self.read(GOLDEN)), allow_pickle=False) as arrays:
-                golden = Golden(x=arrays["x"], y1=arrays["y1"], y2=arrays["y2"])
+                golden = Golden(**{name: arrays[name] for name in ("x", "y1", "y2", "float_y1", "float_y2")})
         except (KeyError, BadZipFile) as error:
-            raise BundleError(f"{self.folder / GOLDEN} does not hold x, y1 and y2 ({error})") from error
+            raise BundleError(
+                f"{self.folder / GOLDEN} does not hold the golden inputs and outputs ({error})"
+            ) from error
         return golden
