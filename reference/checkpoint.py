@@ -56,7 +56,7 @@ def load_checkpoint(path: Path) -> Stage2:
         config = Stage2Config.from_dict(card["config"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{card_path} does not describe a checkpoint ({error})") from error
-    if version != SCHEMA_VERSION or kind not in _KINDS:
+    if version != SCHEMA_VERSION or not isinstance(kind, str) or kind not in _KINDS:
         raise CheckpointError(
             f"{card_path} has schema version {version!r} and kind {kind!r}; "
             f"accepted are version {SCHEMA_VERSION} and kinds {', '.join(_KINDS)}"

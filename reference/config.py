@@ -33,7 +33,7 @@ class Stage2Config:
     def __post_init__(self) -> None:
         for field in ("num_channels", "num_blocks"):
             value = getattr(self, field)
-            if len(value) != 2:
+            if not isinstance(value, (tuple, list)) or len(value) != 2:
                 raise ValueError(f"`{field}` (={value}) must have two entries: the 1/4 and the 1/8 branch")
             object.__setattr__(self, field, tuple(value))
         for field, least, values in (

@@ -194,5 +194,6 @@ def load(path: Path | BinaryIO) -> IntegerFunction:
                 nodes=tuple(nodes),
                 outputs=tuple(graph["outputs"]),
             )
-    except (OSError, EOFError, KeyError, TypeError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} does not hold an integer function ({error}): convert the checkpoint again") from error
+    except (OSError, EOFError, KeyError, TypeError, AttributeError, ValueError, zipfile.BadZipFile) as error:
+        where = path if isinstance(path, Path) else "the file"
+        raise ValueError(f"{where} does not hold an integer function ({error}): convert the checkpoint again") from error

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from litehrnet_stage2.reference.freeze import freeze
 from litehrnet_stage2.reference.frozen import dequantize, quantize
 from litehrnet_stage2.reference.integer_function import (
     INPUT,
@@ -25,6 +26,8 @@ from litehrnet_stage2.reference.integer_function import (
     SiLU,
     inputs_of,
 )
+from litehrnet_stage2.reference.qat import QATStage2, QuantSiLU
+from litehrnet_stage2.reference.quantizers import ActivationQuantizer
 from litehrnet_stage2.reference.stage2 import upsample2x
 
 MOST_WIDENING = 1.25
@@ -89,6 +92,31 @@ def read_by_convolutions(function: IntegerFunction) -> dict[str, Quantization]:
     """
     read = {node.input for node in function.nodes if isinstance(node, Conv)}
     return {name: _for_float16(name, function.quantization[name]) for name in function.quantization if name in read}
+
+
+def train_for_neural_engine(model: QATStage2) -> QATStage2:
+    """Have a calibrated network fake-quantise, in place, as the Neural Engine's form does; returns it.
+
+    Only what a convolution reads is rounded, at float16 scales. `NeuralEngineStage2(freeze(model)[0])` is then
+    the same function, up to weight scales in float16.
+
+    Raises:
+        FreezeError: the network was not calibrated.
+        ValueError: a scale is too small for float16.
+    """
+    function, _ = freeze(model)
+    rounded = read_by_convolutions(function)
+    for name, module in model.named_modules():
+        match module:
+            case ActivationQuantizer():
+                tensor = INPUT if module is model.input else name.removesuffix(".output")
+                module.bypassed = tensor not in rounded
+                if q := rounded.get(tensor):
+                    low, high = ((code - q.zero_point) * float(q.scale) for code in (QMIN, QMAX))
+                    module.set_range(low, high)
+            case QuantSiLU():
+                module.rounds_sigmoid = False
+    return model
 
 
 def _for_float16(name: str, q: Quantization) -> Quantization:

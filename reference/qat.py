@@ -44,8 +44,15 @@ class QATStage2(Stage2):
 
     @torch.no_grad()
     def calibrate(self, features: Tensor) -> QATStage2:
-        """Set every range from float features `[N, in_channels, H, W]`, then switch to `Mode.FAKE_QUANTIZE`."""
+        """Set every range from float features `[N, in_channels, H, W]`, then switch to `Mode.FAKE_QUANTIZE`.
+
+        Raises:
+            ValueError: the features, or what the network makes of them, are not finite.
+        """
         set_mode(self, Mode.CALIBRATE)
+        for module in self.modules():
+            if isinstance(module, ActivationQuantizer):
+                module.forget()
         for batch in torch.split(features, 8):
             self(batch)
         set_mode(self, Mode.FAKE_QUANTIZE)
@@ -74,7 +81,8 @@ class QuantConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve with fake-quantised weights, unless in `Mode.FLOAT` or `Mode.CALIBRATE`."""
-        weight = self.weight_quantizer(self.weight) if self.output.quantizes else self.weight
+        rounds = self.output.mode in (Mode.ADAPT, Mode.FAKE_QUANTIZE)
+        weight = self.weight_quantizer(self.weight) if rounds else self.weight
         y: Tensor = self.output(
             F.conv2d(x, weight, self.bias, stride=self.stride, padding=self.padding, groups=self.groups)
         )
@@ -87,11 +95,12 @@ class QuantSiLU(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.output = ActivationQuantizer()
+        self.rounds_sigmoid = True
 
     def forward(self, x: Tensor) -> Tensor:
         """Return SiLU of `x`, any shape."""
         sigmoid = torch.sigmoid(x)
-        if self.output.quantizes:
+        if self.output.quantizes and self.rounds_sigmoid:
             sigmoid = torch.fake_quantize_per_tensor_affine(sigmoid, 1 / 256, -128, -128, 127)
         y: Tensor = self.output(x * sigmoid)
         return y

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +38,8 @@ class ActivationQuantizer(nn.Module):
         zero_point: int32 `[]`, the code of zero.
         low, high: float32 `[]`, the range seen so far.
         mode: see `Mode`; not part of the state.
+        bypassed: whether values pass unrounded whatever the mode, for a target that keeps this tensor in
+            float; not part of the state.
         momentum: weight of the newest batch in `Mode.ADAPT`.
     """
 
@@ -52,6 +55,7 @@ class ActivationQuantizer(nn.Module):
         self.register_buffer("low", torch.tensor(0.0))
         self.register_buffer("high", torch.tensor(0.0))
         self.mode = Mode.FLOAT
+        self.bypassed = False
         self.momentum = momentum
 
     def forward(self, x: Tensor) -> Tensor:
@@ -63,27 +67,43 @@ class ActivationQuantizer(nn.Module):
     @property
     def quantizes(self) -> bool:
         """Whether the mode rounds what passes through."""
-        return self.mode in (Mode.ADAPT, Mode.FAKE_QUANTIZE)
+        return self.mode in (Mode.ADAPT, Mode.FAKE_QUANTIZE) and not self.bypassed
 
     def round(self, x: Tensor) -> Tensor:
         """Fake-quantise `x` whatever the mode."""
         if self.scale.requires_grad:
             steps = x.numel() * QMAX
+            scale, zero_point = self.scale.reshape(1), self.zero_point.float().reshape(1)  # as the operator wants
             out: Tensor = torch._fake_quantize_learnable_per_tensor_affine(
-                x, self.scale, self.zero_point.float(), QMIN, QMAX, steps**-0.5
+                x, scale, zero_point, QMIN, QMAX, steps**-0.5
             )
             return out
         return torch.fake_quantize_per_tensor_affine(x, self.scale, self.zero_point, QMIN, QMAX)
 
     @torch.no_grad()
     def set_range(self, low: float, high: float) -> None:
-        """Choose scale and zero point so that `[low, high]`, widened to hold zero, is covered."""
+        """Choose scale and zero point so that `[low, high]`, widened to hold zero, is covered.
+
+        Raises:
+            ValueError: a bound is NaN or infinite.
+        """
+        if not (math.isfinite(low) and math.isfinite(high)):
+            raise ValueError(
+                f"an activation ranges over [{low}, {high}], which is not finite: "
+                "check the features and the checkpoint for NaN and infinities"
+            )
         low, high = min(low, 0.0), max(high, 0.0)
         scale = max((high - low) / (QMAX - QMIN), SMALLEST_SCALE)
         self.low.fill_(low)
         self.high.fill_(high)
         self.scale.fill_(scale)
         self.zero_point.fill_(max(QMIN, min(QMAX, round(QMIN - low / scale))))
+
+    @torch.no_grad()
+    def forget(self) -> None:
+        """Forget the range seen; the next one observed takes its place."""
+        self.low.zero_()
+        self.high.zero_()
 
     @torch.no_grad()
     def _observe(self, x: Tensor) -> None:
