@@ -93,7 +93,7 @@ def convert_to_bundle(
     from litehrnet_stage2.reference.quantizers import Mode, set_mode
 
     check_replaceable(out)
-    model = example.model() if checkpoint is None else load_checkpoint(checkpoint)
+    model = load_checkpoint(example.checkpoint() if checkpoint is None else checkpoint)
     if calibration is None:
         features = example.features(CALIBRATION_IMAGES)
     else:

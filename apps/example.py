@@ -1,26 +1,24 @@
-"""What the project ships to run on: weights, and real photographs turned into features by the example stem."""
+"""What the project ships to run on: trained weights, and real photographs turned into features by their stem."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from litehrnet_stage2.reference.stage2 import Stage2
+    from torch import Tensor
 
 IMAGE_SIZE = (256, 512)
 
 
-def model() -> Stage2:
-    """The network that is converted when no checkpoint is given."""
-    import torch
+def checkpoint() -> Path:
+    """The fine-tuned network that is converted when no checkpoint is given."""
+    from litehrnet_stage2.apps.landmarks.weights import SHIPPED
 
-    from litehrnet_stage2.reference.stage2 import Stage2
-
-    torch.manual_seed(0)
-    return Stage2().eval()
+    return SHIPPED / "int8.safetensors"
 
 
 def features(count: int) -> NDArray[np.float32]:
@@ -31,8 +29,19 @@ def features(count: int) -> NDArray[np.float32]:
     """
     import torch
 
+    from litehrnet_stage2.apps.landmarks.weights import SHIPPED, load_stem_and_heads
+
+    stem, _ = load_stem_and_heads(SHIPPED / "landmarks.safetensors")
+    with torch.no_grad():
+        result: NDArray[np.float32] = stem(_crops(count)).numpy()
+    return result
+
+
+def _crops(count: int) -> Tensor:
+    """Images float32 `[count,3,256,512]` in [0,1], cut from the photographs at seeded places."""
+    import torch
+
     from litehrnet_stage2.apps.landmarks import photographs
-    from litehrnet_stage2.apps.landmarks.network import Stem
 
     height, width = IMAGE_SIZE
     rng = np.random.default_rng(0)
@@ -42,8 +51,4 @@ def features(count: int) -> NDArray[np.float32]:
         photograph = large[index % len(large)]
         top, left = (int(rng.integers(0, n - m + 1)) for n, m in zip(photograph.shape, IMAGE_SIZE, strict=False))
         crops.append(photograph[top : top + height, left : left + width])
-    images = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() / 255
-    torch.manual_seed(0)
-    with torch.no_grad():
-        result: NDArray[np.float32] = Stem().eval()(images).numpy()
-    return result
+    return torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() / 255

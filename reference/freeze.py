@@ -44,6 +44,7 @@ CONV_MULTIPLIER = (2.0**-32, 2.0**8)  # XNNPACK, qs8-qc8w convolution
 ADD_RATIO = (2.0**-10, 2.0**8)  # XNNPACK, qs8 addition (MLAS on Arm: 2^-14)
 MUL_RATIO = (2.0**-16, 2.0**8)  # XNNPACK, qs8 multiplication
 LARGEST_ACCUMULATOR = 2**24  # what float32 still counts by ones: the Core ML program sums in it
+LARGEST_BIAS = 2**60  # what comes back from float32 as the same integer, however a converter divides
 
 
 class FreezeError(ValueError):
@@ -144,7 +145,9 @@ class _Builder:
         weight, bias = leaf.weight.numpy().astype(np.float64), leaf.bias.numpy().astype(np.float64)
         if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
             raise FreezeError(f"`{name}` has a weight or bias that is not finite: the checkpoint is damaged")
-        scale = leaf.weight_quantizer.scale(leaf.weight).numpy()
+        # A channel that is nearly all bias (a pruned one) takes a coarser grid, so that its bias fits.
+        finest = (np.abs(bias) / (float(self.quantization[read].scale) * LARGEST_BIAS)).astype(np.float32)
+        scale = np.maximum(leaf.weight_quantizer.scale(leaf.weight).numpy(), finest)
         codes = np.clip(np.rint(weight / scale[:, None, None, None]), -WEIGHT_QMAX, WEIGHT_QMAX)
         grid = self.quantization[read].scale * scale  # float32
         node = Conv(
