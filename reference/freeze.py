@@ -44,7 +44,7 @@ CONV_MULTIPLIER = (2.0**-32, 2.0**8)  # XNNPACK, qs8-qc8w convolution
 ADD_RATIO = (2.0**-10, 2.0**8)  # XNNPACK, qs8 addition (MLAS on Arm: 2^-14)
 MUL_RATIO = (2.0**-16, 2.0**8)  # XNNPACK, qs8 multiplication
 LARGEST_ACCUMULATOR = 2**24  # what float32 still counts by ones: the Core ML program sums in it
-LARGEST_BIAS = 2**60  # what comes back from float32 as the same integer, however a converter divides
+LARGEST_BIAS = 2**22  # what comes back from float32 as the same integer, however a converter divides
 
 
 class FreezeError(ValueError):

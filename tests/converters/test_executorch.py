@@ -1,0 +1,81 @@
+"""The `.pte`: one XNNPACK delegate with everything in it, the same bytes each time."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from executorch.backends.xnnpack.partition.config import ALL_PARTITIONER_CONFIGS
+from executorch.backends.xnnpack.partition.config.generic_node_configs import SigmoidConfig
+from executorch.exir._serialize._program import deserialize_pte_binary
+from executorch.exir.schema import DelegateCall
+
+from litehrnet_stage2.converters import executorch
+from litehrnet_stage2.converters.coverage import CoverageError
+from litehrnet_stage2.converters.targets import Deployment
+from litehrnet_stage2.reference.integer_function import IntegerFunction, save
+from litehrnet_stage2.runtime import Bundle
+
+SMALL = Deployment(height=16, width=24)
+
+
+def test_the_program_is_one_delegate_call_and_nothing_else(bundle_folder: Path) -> None:
+    (plan,) = deserialize_pte_binary((bundle_folder / "stage2.pte").read_bytes()).program.execution_plan
+    assert [delegate.id for delegate in plan.delegates] == ["XnnpackBackend"]
+    (chain,) = plan.chains
+    assert [type(step.instr_args) for step in chain.instructions] == [DelegateCall]
+    assert plan.operators == []
+
+
+def test_coverage_counts_every_operator_of_the_specification_in_int8(bundle_folder: Path) -> None:
+    assert Bundle.open(bundle_folder).manifest.coverage["executorch"] == {
+        "int8": {"convolution": 20, "sigmoid": 16, "mul": 16, "add": 6, "upsample_bilinear2d": 1},
+        "floating": {},
+        "boundary": {"quantize": 1, "dequantize": 2},
+        "partitions": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    ("configs", "message"),
+    [
+        (ALL_PARTITIONER_CONFIGS, "executorch: .* where the contract has"),
+        ([c for c in executorch._CONFIGS if not issubclass(c, SigmoidConfig)], "executorch: .* sigmoid under"),
+    ],
+    ids=["stock configurations", "no sigmoid"],
+)
+def test_an_operator_left_in_float_fails_the_conversion_and_writes_nothing(
+    configs: list[type], message: str, small_function: IntegerFunction, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the stock partitioner takes leaves sigmoid and resize outside of the delegate, without a word."""
+    monkeypatch.setattr(executorch, "_CONFIGS", configs)
+    with pytest.raises(CoverageError, match=message):
+        executorch.convert(small_function, tmp_path / "stage2.pte", SMALL)
+    assert not (tmp_path / "stage2.pte").exists()
+
+
+def test_converting_again_in_another_process_gives_the_same_bytes(
+    small_function: IntegerFunction,
+    small_bundle: Path,
+    tmp_path: Path,
+    python: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
+    """Another process has other hash seeds and addresses."""
+    save(small_function, tmp_path / "function.npz")
+    done = python(
+        "import sys; from pathlib import Path\n"
+        "from litehrnet_stage2.converters import executorch, onnx\n"
+        "from litehrnet_stage2.converters.targets import Deployment\n"
+        "from litehrnet_stage2.reference.integer_function import load\n"
+        "folder = Path(sys.argv[1]); function = load(folder / 'function.npz')\n"
+        "deployment = Deployment(height=16, width=24)\n"
+        "executorch.convert(function, folder / 'stage2.pte', deployment)\n"
+        "onnx.convert(function, folder / 'stage2.onnx', deployment)\n",
+        tmp_path,
+        PYTHONHASHSEED="12345",
+    )
+    assert done.returncode == 0, done.stderr
+    for name in ("stage2.pte", "stage2.onnx"):
+        assert (tmp_path / name).read_bytes() == (small_bundle / name).read_bytes(), name

@@ -1,0 +1,264 @@
+"""The runtimes' rules of addition against scalar ones in Python integers, and against the runtimes' kernels."""
+
+from __future__ import annotations
+
+import itertools
+import struct
+from collections.abc import Callable
+from fractions import Fraction
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+from executorch.exir import to_edge_transform_and_lower
+from executorch.extension.pybindings.portable_lib import _load_for_executorch_from_buffer
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+
+from litehrnet_stage2.reference import arithmetic, golden
+from litehrnet_stage2.reference.frozen import dequantize, quantize
+from litehrnet_stage2.reference.integer_function import Quantization
+
+Operands = tuple[Quantization, Quantization, Quantization]
+
+
+def quantization(scale: float, zero_point: int = 0) -> Quantization:
+    return Quantization(np.float32(scale), zero_point)
+
+
+def random_operands(seed: int) -> Operands:
+    """Scales up to a factor of ten apart."""
+    rng = np.random.default_rng(seed)
+    scales, zero_points = 10 ** rng.uniform(-2, -1, 3), rng.integers(-128, 128, 3)
+    a, b, out = (quantization(scale, int(zero)) for scale, zero in zip(scales, zero_points, strict=True))
+    return a, b, out
+
+
+def power_of_two_operands() -> Operands:
+    """Every sum with an odd term is an exact tie: half up, half to even and half away from zero differ."""
+    return quantization(0.5), quantization(0.5, 7), quantization(1.0, -3)
+
+
+OPERANDS = [pytest.param(random_operands(seed), id=f"random {seed}") for seed in range(3)]
+OPERANDS.append(pytest.param(power_of_two_operands(), id="powers of two"))
+
+
+def modelled(operands: Operands) -> dict[str, NDArray[np.int8]]:
+    return dict(arithmetic.additions(*operands))
+
+
+def f32(value: float) -> float:
+    return float(struct.unpack("f", struct.pack("f", value))[0])
+
+
+def clamp(value: int) -> int:
+    return max(-128, min(127, value))
+
+
+def ratios(operands: Operands) -> tuple[float, float]:
+    a, b, out = (float(q.scale) for q in operands)
+    return f32(a / out), f32(b / out)
+
+
+def fixed_point(operands: Operands, bits: int) -> tuple[int, int, int]:
+    """Multipliers of so many bits, and their shift, taken from the bits of the larger ratio."""
+    left, right = ratios(operands)
+    exponent = (struct.unpack("I", struct.pack("f", max(left, right)))[0] >> 23) - 127
+    shift = bits - 1 - exponent
+    return round(left * 2**shift), round(right * 2**shift), shift
+
+
+def xnnpack(operands: Operands) -> Callable[[int, int], int]:
+    """The bias holds the zero points and the rounding; an arithmetic shift floors."""
+    left, right, shift = fixed_point(operands, 21)
+    qa, qb, out = operands
+    bias = (1 << (shift - 1)) - left * qa.zero_point - right * qb.zero_point
+    assert 2**20 <= max(left, right) <= 2**21
+    return lambda a, b: clamp(((bias + a * left + b * right) >> shift) + out.zero_point)
+
+
+def mlas_arm(operands: Operands) -> Callable[[int, int], int]:
+    """On magnitudes, half up: that is half away from zero."""
+    left, right, shift = fixed_point(operands, 22)
+    qa, qb, out = operands
+
+    def add(a: int, b: int) -> int:
+        total = (a - qa.zero_point) * left + (b - qb.zero_point) * right
+        magnitude = (abs(total) + (1 << (shift - 1))) >> shift
+        return clamp((magnitude if total >= 0 else -magnitude) + out.zero_point)
+
+    return add
+
+
+def mlas_sse2(operands: Operands) -> Callable[[int, int], int]:
+    """In float32 on uint8 codes, every operation rounded, the zero points gathered in one constant."""
+    left, right = ratios(operands)
+    za, zb, zo = (q.zero_point + 128 for q in operands)
+    constant = f32(zo - f32(f32(left * za) + f32(right * zb)))
+
+    def add(a: int, b: int) -> int:
+        total = f32(f32(constant + f32((a + 128) * left)) + f32((b + 128) * right))
+        return clamp(round(total) - 128)
+
+    return add
+
+
+def centred(operands: Operands) -> Callable[[int, int], int]:
+    left, right = ratios(operands)
+    qa, qb, out = operands
+    return lambda a, b: clamp(
+        round(f32(f32((a - qa.zero_point) * left) + f32((b - qb.zero_point) * right))) + out.zero_point
+    )
+
+
+def exact(operands: Operands) -> Callable[[int, int], int]:
+    qa, qb, out = operands
+    scale = Fraction(float(out.scale))
+    left, right = (Fraction(float(q.scale)) / scale for q in (qa, qb))
+    return lambda a, b: clamp(round((a - qa.zero_point) * left + (b - qb.zero_point) * right) + out.zero_point)
+
+
+@pytest.mark.parametrize("operands", OPERANDS)
+@pytest.mark.parametrize(
+    ("rule", "scalar"),
+    [
+        ("golden", exact),
+        ("XNNPACK fixed point", xnnpack),
+        ("MLAS Arm fixed point", mlas_arm),
+        ("MLAS x86 float32, SSE2, plain constant", mlas_sse2),
+        ("centred float32, plain", centred),
+    ],
+)
+def test_a_rule_equals_its_scalar_form_on_a_lattice_of_code_pairs(
+    rule: str, scalar: Callable[[Operands], Callable[[int, int], int]], operands: Operands
+) -> None:
+    sums, add = modelled(operands)[rule], scalar(operands)
+    for a, b in itertools.product((*range(-128, 128, 5), 127), (*range(-128, 128, 3), 127)):
+        assert sums[a + 128, b + 128] == add(a, b), (a, b)
+
+
+def test_exact_ties_are_found_to_divide_the_runtimes() -> None:
+    """1/2 becomes 1 when rounded half up, 0 when rounded to even; -1/2 becomes -1 when rounded away from zero."""
+    sums = modelled((quantization(0.5), quantization(0.5), quantization(1.0)))
+    assert sums["golden"][1 + 128, 128] == 0
+    assert sums["XNNPACK fixed point"][1 + 128, 128] == 1
+    assert sums["MLAS Arm fixed point"][1 + 128, 128] == 1
+    assert sums["XNNPACK fixed point"][-1 + 128, 128] == 0
+    assert sums["MLAS Arm fixed point"][-1 + 128, 128] == -1
+    counts = arithmetic.addition_disagreements(quantization(0.5), quantization(0.5), quantization(1.0))
+    assert counts["XNNPACK fixed point"] > 10_000
+    assert counts["MLAS Arm fixed point"] > 10_000
+    assert not any(rule.startswith("MLAS x86") for rule in counts)
+
+
+def test_some_random_scales_divide_the_runtimes_on_a_few_pairs() -> None:
+    """Otherwise neither checking all 65,536 nor nudging would be worth it."""
+    counts = [sum(arithmetic.addition_disagreements(*random_operands(seed)).values()) for seed in range(12)]
+    assert any(0 < count < 1000 for count in counts)
+
+
+def test_a_fused_multiply_add_is_rounded_once() -> None:
+    """Of (2^12 + 1)^2 - 2^24 = 2^13 + 1 a float32 product loses the 1."""
+    x = np.float32(2**12 + 1)
+    assert arithmetic._fma(x, x, np.float32(-(2**24))) == 2**13 + 1
+    assert x * x - np.float32(2**24) == 2**13
+
+
+# the runtimes' own kernels
+
+
+def onnxruntime_sums(operands: Operands) -> NDArray[np.int8]:
+    """ONNX Runtime's QLinearAdd over all pairs of uint8 codes."""
+    names = ("a", "a_scale", "a_zero", "b", "b_scale", "b_zero", "c_scale", "c_zero")
+    graph = helper.make_graph(
+        [helper.make_node("QLinearAdd", names, ["c"], domain="com.microsoft")],
+        "add",
+        [helper.make_tensor_value_info(name, TensorProto.UINT8, [65_536]) for name in "ab"],
+        [helper.make_tensor_value_info("c", TensorProto.UINT8, [65_536])],
+        [
+            tensor
+            for name, q in zip("abc", operands, strict=True)
+            for tensor in (
+                helper.make_tensor(f"{name}_scale", TensorProto.FLOAT, [], [float(q.scale)]),
+                helper.make_tensor(f"{name}_zero", TensorProto.UINT8, [], [q.zero_point + 128]),
+            )
+        ],
+    )
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    a, b = (codes.ravel().astype(np.uint8) for codes in np.mgrid[:256, :256])
+    (sums,) = session.run(None, {"a": a, "b": b})
+    return (sums.astype(np.int16) - 128).astype(np.int8).reshape(256, 256)
+
+
+def test_onnxruntime_adds_as_one_of_its_modelled_rules_does_on_every_pair() -> None:
+    """On scales that nothing was nudged for; one rule must explain them all."""
+    candidates: set[str] | None = None
+    for operands in [power_of_two_operands(), *(random_operands(seed) for seed in range(40))]:
+        found = onnxruntime_sums(operands)
+        equal = {rule for rule, sums in modelled(operands).items() if "MLAS" in rule and (sums == found).all()}
+        candidates = equal if candidates is None else candidates & equal
+    assert candidates
+
+
+def xnnpack_sums(operands: Operands) -> NDArray[np.int8]:
+    """The int8 addition of ExecuTorch's XNNPACK over all pairs."""
+    qa, qb, out = operands
+
+    class Sum(torch.nn.Module):
+        def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+            left, right = (dequantize(quantize(x, q), q) for x, q in ((a, qa), (b, qb)))
+            return dequantize(quantize(left + right, out), out)
+
+    codes = np.mgrid[-128:128, -128:128].astype(np.int8)
+    inputs = tuple(torch.from_numpy(q.dequantize(c)) for c, q in zip(codes, (qa, qb), strict=True))
+    program = to_edge_transform_and_lower(
+        torch.export.export(Sum(), inputs), partitioner=[XnnpackPartitioner()]
+    ).to_executorch()
+    (sums,) = _load_for_executorch_from_buffer(program.buffer).run_method("forward", inputs)
+    return out.quantize(sums.numpy())
+
+
+@pytest.mark.parametrize("operands", [OPERANDS[0], OPERANDS[1], OPERANDS[3]])
+def test_executorch_adds_as_the_xnnpack_rule_does_on_every_pair(operands: Operands) -> None:
+    np.testing.assert_array_equal(xnnpack_sums(operands), modelled(operands)["XNNPACK fixed point"])
+
+
+# SiLU
+
+
+def test_margin_of_the_sigmoid_is_the_least_distance_from_a_tie() -> None:
+    """At 1/64 with zero point 0, by brute force over the 256 codes."""
+    q = quantization(1 / 64)
+    steps = 256 / (1 + np.exp(-np.arange(-128, 128) / 64))
+    assert arithmetic.sigmoid_margin(q) == pytest.approx(np.abs(steps % 1 - 0.5).min())
+
+
+def test_margin_of_the_product_is_nothing_at_an_exact_tie() -> None:
+    """Code 1 at scale 1 has the sigmoid 187 of 256; 374/256 out makes that 187/374, a half."""
+    assert arithmetic.product_margin(quantization(1), quantization(374 / 256)) < 1e-6
+    assert arithmetic.product_margin(quantization(1), quantization(374 / 256 * 1.001)) > 1e-6
+
+
+def test_ties_beyond_saturation_do_not_count() -> None:
+    """A sigmoid of 255.5 of 256 is 255 whichever way it goes."""
+    assert arithmetic._distance_from_tie(np.array([255.5, 12.25]), clamped_from=255) == 0.25
+    assert arithmetic._distance_from_tie(np.array([254.5, 12.25]), clamped_from=255) == 0
+
+
+def test_within_its_margin_a_sigmoid_a_few_ulp_off_gives_the_same_table() -> None:
+    rng = np.random.default_rng(0)
+    kept = 0
+    for scale in rng.uniform(0.01, 0.1, 40):
+        q = quantization(scale, int(rng.integers(-128, 128)))
+        if arithmetic.sigmoid_margin(q) < arithmetic.SIGMOID_MARGIN:
+            continue
+        kept += 1
+        steps = golden.sigmoid_steps(q)
+        for error in (-16, 16):
+            moved = steps * (1 + error * 2.0**-24)
+            assert (golden.saturate(np.rint(moved) - 128) == golden.saturate(np.rint(steps) - 128)).all()
+    assert kept > 10

@@ -1,0 +1,183 @@
+"""The quantisation-aware network: the same function in float, stable keys, gradients through the rounding."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+from litehrnet_stage2.reference.config import Stage2Config
+from litehrnet_stage2.reference.qat import QATStage2, QuantConv
+from litehrnet_stage2.reference.quantizers import (
+    ActivationQuantizer,
+    Mode,
+    WeightQuantizer,
+    learn_step_sizes,
+    set_mode,
+)
+from litehrnet_stage2.reference.stage2 import Stage2
+
+CONFIGS = [
+    Stage2Config(),
+    Stage2Config(in_channels=4, num_channels=(6, 10), num_blocks=(0, 3), expansion=3),
+]
+
+
+@pytest.fixture
+def calibrated(trained: Callable[[Stage2Config], Stage2]) -> QATStage2:
+    config = Stage2Config(in_channels=4, num_channels=(4, 8), num_blocks=(1, 1))
+    return QATStage2.from_float(trained(config)).calibrate(torch.randn(4, 4, 16, 16))
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=["specified", "other"])
+def test_in_float_it_computes_what_the_float_network_does_although_it_projects_first(
+    config: Stage2Config, trained: Callable[[Stage2Config], Stage2]
+) -> None:
+    """The one is in the literal order with BatchNorm, the other in the commuted order with BatchNorm folded."""
+    model = trained(config)
+    x = torch.randn(2, config.in_channels, 32, 48)
+    with torch.no_grad():
+        for found, due in zip(QATStage2.from_float(model)(x), model(x), strict=True):
+            torch.testing.assert_close(found, due, atol=1e-5, rtol=1e-5)
+
+
+def test_calibrating_passes_the_float_values_on(trained: Callable[[Stage2Config], Stage2]) -> None:
+    model = QATStage2.from_float(trained(Stage2Config(in_channels=4, num_channels=(4, 8))))
+    x = torch.randn(1, 4, 8, 8)
+    with torch.no_grad():
+        before = model(x)
+        set_mode(model, Mode.CALIBRATE)
+        assert all(torch.equal(a, b) for a, b in zip(model(x), before, strict=True))
+        set_mode(model, Mode.FAKE_QUANTIZE)
+        assert not any(torch.equal(a, b) for a, b in zip(model(x), before, strict=True))
+
+
+def test_fake_quantised_outputs_lie_on_the_int8_grid(calibrated: QATStage2) -> None:
+    with torch.no_grad():
+        outputs = calibrated(torch.randn(1, 4, 16, 16))
+    for y, smooth in zip(outputs, calibrated.smooth, strict=True):
+        codes = y / smooth.act.output.scale
+        torch.testing.assert_close(codes, codes.round(), atol=1e-3, rtol=0)
+        assert len(torch.unique(codes.round())) <= 256
+
+
+@pytest.mark.parametrize("mode", Mode)
+def test_state_dict_keys_do_not_depend_on_the_mode(mode: Mode, calibrated: QATStage2) -> None:
+    before = calibrated.state_dict().keys()
+    set_mode(calibrated, mode)
+    calibrated(torch.randn(1, 4, 8, 8))
+    learn_step_sizes(calibrated)
+    assert calibrated.train().state_dict().keys() == before
+    assert calibrated.eval().state_dict().keys() == before
+
+
+@pytest.mark.parametrize(
+    ("model", "count", "digest"),
+    [(Stage2, 100, "bbed4c409adaff64"), (QATStage2, 212, "6b7df30b7f89f7ba")],
+)
+def test_state_dict_keys_are_those_that_checkpoints_have(model: type[Stage2], count: int, digest: str) -> None:
+    keys = sorted(model().state_dict())
+    assert len(keys) == count
+    assert hashlib.sha256("\n".join(keys).encode()).hexdigest()[:16] == digest
+
+
+def test_calibrated_ranges_are_the_extremes_and_hold_zero(trained: Callable[[Stage2Config], Stage2]) -> None:
+    config = Stage2Config(in_channels=4, num_channels=(4, 8), num_blocks=(0, 0))
+    x = torch.rand(20, 4, 8, 8) + 1  # several batches, all above zero
+    x[17, 0, 0, 0], x[3, 1, 2, 3] = 9.0, 1.0
+    quantizer = QATStage2.from_float(trained(config)).calibrate(x).input
+    assert (float(quantizer.low), float(quantizer.high)) == (0.0, 9.0)
+    assert float(quantizer.scale) == pytest.approx(9 / 255)
+    assert int(quantizer.zero_point) == -128
+
+
+def test_calibrating_again_forgets_the_ranges_before(calibrated: QATStage2) -> None:
+    calibrated.calibrate(torch.randn(2, 4, 16, 16) * 100)
+    calibrated.calibrate(torch.full((1, 4, 16, 16), 0.5))
+    assert float(calibrated.input.high) == 0.5
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_calibrating_on_what_is_not_finite_says_so(value: float, calibrated: QATStage2) -> None:
+    with pytest.raises(ValueError, match="not finite"):
+        calibrated.calibrate(torch.full((1, 4, 16, 16), value))
+
+
+def test_adapting_moves_the_range_by_its_momentum() -> None:
+    quantizer = ActivationQuantizer(momentum=0.25)
+    quantizer.mode = Mode.ADAPT
+    quantizer(torch.tensor([-4.0, 8.0]))
+    quantizer(torch.tensor([0.0, 4.0]))
+    assert (float(quantizer.low), float(quantizer.high)) == (-3.0, 7.0)
+
+
+def test_gradient_goes_straight_through_inside_the_range_and_stops_outside() -> None:
+    quantizer = ActivationQuantizer()
+    quantizer.set_range(-1.0, 1.0)
+    quantizer.mode = Mode.FAKE_QUANTIZE
+    x = torch.tensor([-3.0, -0.7, 0.0, 0.123, 0.99, 1.5], requires_grad=True)
+    quantizer(x).sum().backward()
+    assert x.grad is not None
+    assert x.grad.tolist() == [0, 1, 1, 1, 1, 0]
+
+
+def test_weights_are_rounded_symmetrically_per_output_channel_with_a_straight_through_gradient() -> None:
+    weight = torch.tensor([[[[-2.0, 0.3]]], [[[0.5, 0.26]]], [[[0.0, 0.0]]]], requires_grad=True)
+    quantizer = WeightQuantizer()
+    rounded = quantizer(weight)
+    torch.testing.assert_close(quantizer.scale(weight)[:2], torch.tensor([2 / 127, 0.5 / 127]))
+    torch.testing.assert_close(rounded[0, 0, 0], torch.tensor([-127, 19]) * (2 / 127))
+    torch.testing.assert_close(rounded[1, 0, 0], torch.tensor([127, 66]) * (0.5 / 127))
+    assert not rounded[2].any()
+    rounded.sum().backward()
+    assert weight.grad is not None
+    assert torch.equal(weight.grad, torch.ones_like(weight))
+
+
+def test_every_weight_and_bias_gets_a_gradient_through_all_quantisers(calibrated: QATStage2) -> None:
+    y1, y2 = calibrated.train()(torch.randn(2, 4, 16, 16))
+    (y1.square().mean() + y2.square().mean()).backward()
+    names = [
+        f"{name}.{kind}"
+        for name, module in calibrated.named_modules()
+        if isinstance(module, QuantConv)
+        for kind in ("weight", "bias")
+    ]
+    assert len(names) == 2 * 14
+    for name in names:
+        gradient = calibrated.get_parameter(name).grad
+        assert gradient is not None, name
+        assert gradient.isfinite().all(), name
+        assert gradient.any(), name
+
+
+def test_learned_step_sizes_get_a_gradient_and_only_when_asked_for(calibrated: QATStage2) -> None:
+    def backward() -> None:
+        y1, y2 = calibrated(torch.randn(2, 4, 16, 16))
+        (y1.square().mean() + y2.square().mean()).backward()
+
+    quantizers = [m for m in calibrated.modules() if isinstance(m, ActivationQuantizer)]
+    backward()
+    assert all(quantizer.scale.grad is None for quantizer in quantizers)
+    scales = learn_step_sizes(calibrated)
+    backward()
+    assert len(scales) == len(quantizers)
+    assert all(scale.grad is not None and scale.grad != 0 for scale in scales)
+
+
+def test_an_ordinary_training_loop_lowers_the_loss(calibrated: QATStage2) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, 4, 16, 16)
+    targets = [torch.randn_like(y) * 0.1 for y in calibrated(x)]
+    optimizer = torch.optim.Adam(calibrated.parameters(), lr=1e-2)
+    losses = []
+    for _ in range(15):
+        loss = torch.stack([nn.functional.mse_loss(y, t) for y, t in zip(calibrated(x), targets, strict=True)]).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss))
+    assert losses[-1] < 0.8 * losses[0]
