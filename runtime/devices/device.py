@@ -1,0 +1,355 @@
+"""A device: runs `.pte` and `.onnx` files where it is, and says what it is, whatever way it is reached."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypedDict, Unpack
+
+import numpy as np
+import numpy.typing as npt
+
+from litehrnet_stage2.runtime.devices.cache import Progress, cache_root, silent
+from litehrnet_stage2.runtime.devices.emulation import (
+    ONNXRUNTIME,
+    CpuModel,
+    emulator,
+    prepare_emulation,
+    qemu_program,
+)
+from litehrnet_stage2.runtime.devices.errors import DeviceError, RunnerError
+from litehrnet_stage2.runtime.devices.facts import (
+    FACTS_SCRIPT,
+    CoreKind,
+    DeviceFacts,
+    core_name,
+    known_features,
+    parse_facts,
+)
+from litehrnet_stage2.runtime.devices.toolchain import (
+    build_instruction_counter,
+    build_runner,
+    canonical_arch,
+)
+from litehrnet_stage2.runtime.devices.transport import LocalTransport, Transport, run_local
+
+Array = npt.NDArray[Any]
+
+
+class RunOptions(TypedDict, total=False):
+    """How to run a model; each may be left out.
+
+    `threads` (1) of the runtime; `warmup` (0) and `iterations` (0) queries to time; `affinity` (none, but
+    a phone's big cores), the cores to be bound to; `timeout_s` (600) after which the run is given up.
+    """
+
+    threads: int
+    warmup: int
+    iterations: int
+    affinity: Sequence[int] | None
+    timeout_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class NativeRun:
+    """What one run on a device gave.
+
+    Attributes:
+        outputs: one array per output of the model, samples along the first dimension.
+        load_ms: time to load the model; `None` on an emulated device, whose time means nothing.
+        first_ms: time of the first inference, likewise.
+        warmup_ns: monotonic time of each warm-up query, likewise empty.
+        query_ns: monotonic time of each query after them, likewise empty.
+        outputs_repeat: the outputs after the timed queries were the same bytes as before.
+        rss_peak_mib: highest resident memory of the process that ran the model, likewise.
+        threads: of the runtime.
+        cpu_features: that the native runner saw; empty for `.onnx`.
+        affinity: cores the process was bound to; empty where it was not.
+        runtime: the library that ran the model, and its version.
+        facts: of the device.
+    """
+
+    outputs: tuple[Array, ...]
+    load_ms: float | None
+    first_ms: float | None
+    warmup_ns: tuple[int, ...]
+    query_ns: tuple[int, ...]
+    outputs_repeat: bool
+    rss_peak_mib: float | None
+    threads: int
+    cpu_features: tuple[str, ...]
+    affinity: tuple[int, ...]
+    runtime: str
+    facts: DeviceFacts
+
+
+@dataclass(frozen=True, kw_only=True)
+class InstructionCount:
+    """Instructions of one inference on an emulated CPU, averaged over `queries`."""
+
+    per_inference: float
+    queries: int
+    cpu: str
+    runtime: str
+
+
+class Device:
+    """A place where models run. Use it in a `with` statement: its work folder is removed at the end.
+
+    Args:
+        name: as the user gave it, e.g. `ssh:pi@board`.
+        transport: how it is reached.
+        python: the words that start a Python for `.onnx` files; empty where there is none.
+        default_to_big_cores: bind runs to the cores with the highest frequency unless told otherwise, as on
+            phones, where a run that lands on a small core takes several times as long.
+        cache_dir: where runners are built; the user's cache by default.
+        progress: told what takes long.
+    """
+
+    emulated = False
+
+    def __init__(
+        self,
+        name: str,
+        transport: Transport,
+        *,
+        python: Sequence[str] = (),
+        default_to_big_cores: bool = False,
+        cache_dir: Path | None = None,
+        progress: Progress = silent,
+    ) -> None:
+        self.name = name
+        self._transport = transport
+        self._python = list(python)
+        self._default_to_big_cores = default_to_big_cores
+        self._cache_dir = cache_dir or cache_root()
+        self._progress = progress
+        self._there: set[str] = set()
+        self._arch: str | None = None  # known once the device was asked
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Remove everything from the device."""
+        self._there.clear()
+        self._transport.remove()
+
+    def facts(self) -> DeviceFacts:
+        """What the device is and how it is now: ask before and after a timing run.
+
+        Raises:
+            DeviceError: it cannot be reached, or its processor is not supported.
+        """
+        done = self._transport.run(["sh", "-c", FACTS_SCRIPT], timeout_s=60)
+        machine = next((line[9:] for line in done.stdout.splitlines() if line.startswith("@machine\t")), "")
+        if done.status or not machine:
+            raise DeviceError(f"{self.name} does not say what it is: {done.stderr.strip() or 'no uname'}")
+        return parse_facts(done.stdout, device=self.name, arch=canonical_arch(machine))
+
+    def run_pte(self, pte: Path, inputs: Array, **options: Unpack[RunOptions]) -> NativeRun:
+        """Run an ExecuTorch program with the native runner.
+
+        Every sample of `inputs` (`[N, ...]`, the dtype of the program's input) is run once for the
+        outputs; then `warmup` and `iterations` queries are timed; then the outputs are checked again.
+
+        Raises:
+            RunnerError: the program or the inputs are not what they should be, or the run failed.
+            DeviceError: the device or a tool of this machine is missing or lost.
+        """
+        return self._run(self._pte_command(), pte, inputs, **options)
+
+    def run_onnx(
+        self,
+        onnx: Path,
+        inputs: Array,
+        *,
+        settings: Mapping[str, str] | None = None,
+        **options: Unpack[RunOptions],
+    ) -> NativeRun:
+        """Run an ONNX model with the device's own Python and onnxruntime. Otherwise as `run_pte`.
+
+        `settings` are onnxruntime's session settings, e.g. `mlas.disable_kleidiai` "1", with which it
+        uses none of its SME kernels.
+        """
+        words = [word for key, value in (settings or {}).items() for word in ("--setting", f"{key}={value}")]
+        return self._run([*self._onnx_command(), *words], onnx, inputs, **options)
+
+    def onnxruntime_version(self) -> str:
+        """The version of onnxruntime on the device.
+
+        Raises:
+            DeviceError: it has none.
+        """
+        program = "import onnxruntime; print(onnxruntime.__version__)"
+        if not self._python:
+            raise DeviceError(f"{self.name} has no Python for .onnx files: run the .pte there")
+        done = self._transport.run([*self._python, "-c", program], timeout_s=60)
+        if done.status:
+            said = done.stderr.strip().rpartition("\n")[2]
+            raise DeviceError(f"{self.name} cannot run .onnx files ({said}): install onnxruntime there")
+        return done.stdout.strip()
+
+    def _pte_command(self) -> list[str]:
+        if self._arch is None:
+            facts = self.facts()
+            if not facts.kernel.startswith("Linux"):
+                raise DeviceError(f"the native runner is for Linux, and {self.name} says it is {facts.kernel}")
+            self._arch = facts.arch
+        build = build_runner(self._arch, self._cache_dir, progress=self._progress)
+        self._put_once(build.folder, "runtime")
+        return build.command("./runtime")
+
+    def _onnx_command(self) -> list[str]:
+        if not self._python:
+            raise DeviceError(f"{self.name} has no Python for .onnx files: run the .pte there")
+        self._put_once(Path(__file__).with_name("onnx_worker.py"), "onnx_worker.py")
+        return [*self._python, "./onnx_worker.py"]
+
+    def _put_once(self, local: Path, name: str) -> None:
+        if name not in self._there:
+            self._progress(f"copying {name} to {self.name}")
+            self._transport.put(local, name)
+            self._there.add(name)
+
+    def _run(
+        self,
+        command: list[str],
+        model: Path,
+        inputs: Array,
+        *,
+        threads: int = 1,
+        warmup: int = 0,
+        iterations: int = 0,
+        affinity: Sequence[int] | None = None,
+        timeout_s: float = 600,
+    ) -> NativeRun:
+        if not model.is_file():
+            raise DeviceError(f"there is no model file {model}")
+        facts = self.facts()
+        if affinity is None:
+            affinity = facts.big_cores if self._default_to_big_cores else ()
+        flags = ["--threads", str(threads), "--warmup", str(warmup), "--iterations", str(iterations)]
+        flags += ["--affinity", ",".join(map(str, affinity))] if affinity else []
+        with tempfile.TemporaryDirectory() as temporary:
+            sample = Path(temporary, "input.npy")
+            np.save(sample, np.ascontiguousarray(inputs))
+            self._transport.put(model, "model")
+            self._transport.put(sample, "input.npy")
+            files = ["--model", "./model", "--input", "./input.npy", "--output", "./output"]
+            result = self._result([*command, *files, *flags], timeout_s)
+            outputs = []
+            for i in range(len(result["outputs"])):
+                self._transport.get(f"output.{i}.npy", fetched := Path(temporary, f"output.{i}.npy"))
+                outputs.append(np.load(fetched, allow_pickle=False))
+        timed = not self.emulated
+        return NativeRun(
+            outputs=tuple(outputs),
+            load_ms=result["load_ms"] if timed else None,
+            first_ms=result["first_ms"] if timed else None,
+            warmup_ns=tuple(result["warmup_ns"]) if timed else (),
+            query_ns=tuple(result["query_ns"]) if timed else (),
+            outputs_repeat=result["outputs_repeat"],
+            rss_peak_mib=result["rss_peak_mib"] if timed else None,
+            threads=result["threads"],
+            cpu_features=tuple(result.get("cpu_features", ())),
+            affinity=tuple(affinity),
+            runtime=result["runtime"],
+            facts=facts,
+        )
+
+    def _result(self, argv: list[str], timeout_s: float) -> dict[str, Any]:
+        done = self._transport.run(argv, timeout_s=timeout_s)
+        try:
+            result: dict[str, Any] = json.loads(done.stdout.strip().rpartition("\n")[2])
+        except json.JSONDecodeError as error:
+            said = (done.stderr.strip() or done.stdout.strip())[-1000:] or "nothing"
+            raise DeviceError(f"the runner on {self.name} ended with status {done.status} and said: {said}") from error
+        if problem := result.get("error"):
+            raise RunnerError(problem["kind"], f"{self.name}: {problem['message']}")
+        return result
+
+
+class EmulatedDevice(Device):
+    """An Arm CPU under the emulator, on this machine. Adds instruction counts, gives no times."""
+
+    emulated = True
+
+    def __init__(self, cpu: CpuModel, *, cache_dir: Path | None = None, progress: Progress = silent) -> None:
+        super().__init__(f"emulated:{cpu.name}", LocalTransport(), cache_dir=cache_dir, progress=progress)
+        self.cpu = cpu
+        self._arch = "aarch64"
+
+    def facts(self) -> DeviceFacts:
+        """What is emulated, and by what."""
+        version = run_local([qemu_program(), "--version"], timeout_s=30).stdout.splitlines()[0]
+        core = CoreKind(name=core_name(self.cpu.midr), part=f"0x{self.cpu.midr:08x}", cores=(0,))
+        return DeviceFacts(
+            device=self.name,
+            emulated=True,
+            arch="aarch64",
+            cores=(core,),
+            features=known_features(("asimd", *self.cpu.features)),
+            kernel=version,
+        )
+
+    def count_instructions(
+        self, artifact: Path, inputs: Array, *, queries: int = 4, timeout_s: float = 600
+    ) -> InstructionCount:
+        """Count the instructions of one inference of a `.pte` or `.onnx` file, one thread, on `inputs[:1]`.
+
+        Two runs that differ only in how many queries they make are subtracted, so that loading and the
+        first run's set-up cancel. A cost that repeats, good to notice a regression with; not a latency.
+
+        Raises:
+            RunnerError: the model or the input is refused.
+            DeviceError: a tool is missing; `queries` runs did not end in time.
+        """
+        argv = self._onnx_command() if artifact.suffix == ".onnx" else self._pte_command()
+        self._put_once(build_instruction_counter(self._cache_dir), "libinstructions.so")
+        argv = [argv[0], "-plugin", "./libinstructions.so,out=./instructions.txt", *argv[1:]]
+        self._transport.put(artifact, "model")
+        counts = []
+        with tempfile.TemporaryDirectory() as temporary:
+            sample, counted = Path(temporary, "input.npy"), Path(temporary, "instructions.txt")
+            np.save(sample, np.ascontiguousarray(inputs[:1]))
+            self._transport.put(sample, "input.npy")
+            for iterations in (1, 1 + queries):
+                flags = ["--model", "./model", "--input", "./input.npy", "--iterations", str(iterations)]
+                result = self._result([*argv, *flags], timeout_s)
+                self._transport.get("instructions.txt", counted)
+                counts.append(int(counted.read_text()))
+        return InstructionCount(
+            per_inference=(counts[1] - counts[0]) / queries,
+            queries=queries,
+            cpu=self.cpu.name,
+            runtime=result["runtime"],
+        )
+
+    def onnxruntime_version(self) -> str:
+        """The version that the emulated Python has."""
+        return ONNXRUNTIME.version
+
+    def _pte_command(self) -> list[str]:
+        return [*emulator(self.cpu, self._cache_dir), *super()._pte_command()]
+
+    def _onnx_command(self) -> list[str]:
+        python = prepare_emulation(self._cache_dir, progress=self._progress)
+        guest = [word for key, value in python.env().items() for word in ("-E", f"{key}={value}")]
+        self._python = [*emulator(self.cpu, self._cache_dir), *guest, *python.command()]
+        return super()._onnx_command()
+
+
+def local_device(*, cache_dir: Path | None = None, progress: Progress = silent) -> Device:
+    """This machine, with the interpreter that runs this for `.onnx` files."""
+    return Device("local", LocalTransport(), python=[sys.executable], cache_dir=cache_dir, progress=progress)

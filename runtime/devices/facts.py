@@ -1,0 +1,227 @@
+"""What a device says about itself, so that a number can be believed or doubted later."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+
+# Read with `sh`, as one script, because each command costs a round trip to a board or phone.
+FACTS_SCRIPT = """
+say() { printf '@%s\\t%s\\n' "$1" "$2"; }
+first() { for f in "$@"; do [ -r "$f" ] && tr '\\000' ' ' <"$f" | head -n 1 && return; done; }
+say machine "$(uname -m)"
+say kernel "$(uname -srv)"
+say soc "$(getprop ro.soc.model 2>/dev/null)"
+say soc "$(first /proc/device-tree/model /sys/devices/soc0/machine /sys/devices/virtual/dmi/id/product_name)"
+say load "$(first /proc/loadavg)"
+for c in /sys/devices/system/cpu/cpu[0-9]*; do
+    say midr "${c##*cpu} $(first $c/regs/identification/midr_el1)"
+    say current "${c##*cpu} $(first $c/cpufreq/scaling_cur_freq)"
+    say highest "${c##*cpu} $(first $c/cpufreq/cpuinfo_max_freq)"
+    say governor "$(first $c/cpufreq/scaling_governor)"
+done
+for z in /sys/class/thermal/thermal_zone*; do say thermal "$(first $z/type) $(first $z/temp)"; done
+for s in /sys/class/power_supply/*; do say battery "$(first $s/capacity) $(first $s/status)"; done
+say status "$(dumpsys thermalservice 2>/dev/null | sed -n 's/.*Thermal Status: *//p' | head -n 1)"
+[ -r /proc/cpuinfo ] && while read -r l; do say cpuinfo "$l"; done </proc/cpuinfo
+[ "$(uname -s)" = Darwin ] || exit 0
+say soc "$(sysctl -n machdep.cpu.brand_string)"
+say load "$(sysctl -n vm.loadavg | tr -d '{}')"
+for f in AdvSIMD:asimd DotProd:asimddp I8MM:i8mm SME:sme SME2:sme2; do
+    [ "$(sysctl -n hw.optional.arm.FEAT_${f%:*} 2>/dev/null)" = 1 ] && say cpuinfo "Features: ${f#*:}"
+done
+exit 0
+"""
+
+_FEATURES = (
+    "asimd",
+    "asimddp",
+    "i8mm",
+    "sve",
+    "sve2",
+    "sme",
+    "sme2",
+    "avx2",
+    "avx512f",
+    "avx512_vnni",
+    "avx_vnni",
+)
+_IMPLEMENTERS = {
+    0x41: "Arm",
+    0x51: "Qualcomm",
+    0x61: "Apple",
+    0xC0: "Ampere",
+    0x48: "HiSilicon",
+    0x4E: "NVIDIA",
+}
+_MIDR_SHIFTS = {"CPU implementer": 24, "CPU variant": 20, "CPU part": 4, "CPU revision": 0}
+_ARM_PARTS = {
+    0xD03: "Cortex-A53",
+    0xD04: "Cortex-A35",
+    0xD05: "Cortex-A55",
+    0xD07: "Cortex-A57",
+    0xD08: "Cortex-A72",
+    0xD09: "Cortex-A73",
+    0xD0A: "Cortex-A75",
+    0xD0B: "Cortex-A76",
+    0xD0C: "Neoverse-N1",
+    0xD0D: "Cortex-A77",
+    0xD40: "Neoverse-V1",
+    0xD41: "Cortex-A78",
+    0xD44: "Cortex-X1",
+    0xD46: "Cortex-A510",
+    0xD47: "Cortex-A710",
+    0xD48: "Cortex-X2",
+    0xD49: "Neoverse-N2",
+    0xD4B: "Cortex-A78C",
+    0xD4D: "Cortex-A715",
+    0xD4E: "Cortex-X3",
+    0xD4F: "Neoverse-V2",
+    0xD80: "Cortex-A520",
+    0xD81: "Cortex-A720",
+    0xD82: "Cortex-X4",
+    0xD84: "Neoverse-V3",
+    0xD85: "Cortex-X925",
+    0xD87: "Cortex-A725",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class CoreKind:
+    """Cores of one part: `name` from the part number (MIDR) on Arm, from the kernel elsewhere."""
+
+    name: str
+    part: str
+    cores: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceFacts:
+    """What stands beside every result. A value that the device does not show is `None` or empty.
+
+    Attributes:
+        device: as the user named it.
+        emulated: its times mean nothing.
+        features: the instruction sets that decide which int8 kernel runs, by Linux's names.
+        big_cores: those whose highest frequency is the highest of all; empty where it is not shown.
+        frequency_mhz: the highest current frequency of any core.
+        thermal_status: Android's, 0 (none) to 6 (shutdown).
+    """
+
+    device: str
+    emulated: bool
+    arch: str
+    soc: str | None = None
+    cores: tuple[CoreKind, ...] = ()
+    features: tuple[str, ...] = ()
+    big_cores: tuple[int, ...] = ()
+    kernel: str = ""
+    governor: str | None = None
+    frequency_mhz: float | None = None
+    temperature_c: float | None = None
+    thermal_status: int | None = None
+    battery_percent: int | None = None
+    battery_status: str | None = None
+    load_1min: float | None = None
+
+    @property
+    def has_sme(self) -> bool:
+        """Whether the runtimes may choose SME kernels, whose parity is a gate of its own."""
+        return "sme" in self.features or "sme2" in self.features
+
+
+def core_name(midr: int) -> str:
+    """The name of a core from its main ID register, e.g. `Cortex-A76` from `0x414fd0b1`."""
+    implementer, part = midr >> 24 & 0xFF, midr >> 4 & 0xFFF
+    if implementer == 0x41 and part in _ARM_PARTS:
+        return _ARM_PARTS[part]
+    return f"{_IMPLEMENTERS.get(implementer, f'implementer 0x{implementer:02x}')} part 0x{part:03x}"
+
+
+def known_features(words: Collection[str]) -> tuple[str, ...]:
+    """Those of `words` that decide which int8 kernel runs."""
+    return tuple(feature for feature in _FEATURES if feature in words)
+
+
+def parse_facts(text: str, *, device: str, arch: str) -> DeviceFacts:
+    """Read what `FACTS_SCRIPT` printed; whatever is missing or unreadable is left out."""
+    said: dict[str, list[str]] = {}
+    for line in text.splitlines():
+        key, tab, value = line.partition("\t")
+        if key.startswith("@") and tab and value.strip():
+            said.setdefault(key[1:], []).append(value.strip())
+    highest = _per_core(said.get("highest", []))
+    current = _per_core(said.get("current", []))
+    battery = next((line.split() for line in said.get("battery", []) if line[0].isdigit()), [])
+    return DeviceFacts(
+        device=device,
+        emulated=False,
+        arch=arch,
+        soc=next(iter(said.get("soc", [])), None),
+        cores=_cores(said),
+        features=_features(said.get("cpuinfo", [])),
+        big_cores=tuple(core for core, khz in sorted(highest.items()) if khz == max(highest.values())),
+        kernel=" ".join(said.get("kernel", [])),
+        governor=", ".join(sorted(set(said.get("governor", [])))) or None,
+        frequency_mhz=max(current.values()) / 1000 if current else None,
+        temperature_c=_hottest(said.get("thermal", [])),
+        thermal_status=_first_int(said.get("status", [])),
+        battery_percent=_first_int(battery),
+        battery_status=" ".join(battery[1:]) or None,
+        load_1min=float(said["load"][0].split()[0]) if "load" in said else None,
+    )
+
+
+def _per_core(lines: list[str]) -> dict[int, int]:
+    pairs = (line.split() for line in lines)
+    return {int(p[0]): int(p[1]) for p in pairs if len(p) == 2 and p[0].isdigit() and p[1].isdigit()}
+
+
+def _first_int(words: list[str]) -> int | None:
+    return next((int(word) for word in words if word.isdigit()), None)
+
+
+def _hottest(lines: list[str]) -> float | None:
+    """The hottest zone in degrees, of the processor where zones say so; a dead zone reads 0 millidegrees."""
+    zones = [(line.lower(), re.search(r"(-?\d+)$", line)) for line in lines]
+    read = [(name, int(m[1]) / 1000) for name, m in zones if m and 1000 <= int(m[1]) <= 150_000]
+    of_cpu = [c for name, c in read if re.search(r"cpu|soc|x86_pkg|big|little", name)]
+    return max(of_cpu or [c for _, c in read], default=None)
+
+
+def _features(cpuinfo: list[str]) -> tuple[str, ...]:
+    words: set[str] = set()
+    for line in cpuinfo:
+        key, _, value = line.partition(":")
+        if key.strip() in ("Features", "flags"):
+            words.update(value.split())
+    return known_features(words)
+
+
+def _cores(said: dict[str, list[str]]) -> tuple[CoreKind, ...]:
+    midrs: dict[int, int] = {}
+    for line in said.get("midr", []):
+        core, _, register = line.partition(" ")
+        if core.isdigit() and re.fullmatch(r"0x[0-9a-fA-F]+", register.strip()):
+            midrs[int(core)] = int(register, 16)
+    models: dict[int, str] = {}
+    fields: dict[str, int] = {}
+    processor = 0
+    for line in said.get("cpuinfo", []):
+        key, _, value = (part.strip() for part in line.partition(":"))
+        if key == "processor" and value.isdigit():
+            processor, fields = int(value), {}
+        elif key == "model name":
+            models[processor] = value
+        elif key in _MIDR_SHIFTS and re.fullmatch(r"0x[0-9a-fA-F]+|\d+", value):
+            fields[key] = int(value, 0)
+            if len(fields) == len(_MIDR_SHIFTS):
+                midr = 0xF0000 | sum(number << _MIDR_SHIFTS[name] for name, number in fields.items())
+                midrs.setdefault(processor, midr)
+    kinds = {core: (core_name(midr), f"0x{midr:08x}") for core, midr in midrs.items()}
+    kinds = kinds or {core: (model, "") for core, model in models.items()}
+    return tuple(
+        CoreKind(name=name, part=part, cores=tuple(core for core in sorted(kinds) if kinds[core] == (name, part)))
+        for name, part in dict.fromkeys(kinds.values())
+    )

@@ -1,0 +1,161 @@
+"""A work folder on another machine that lives exactly as long as one shell session to it.
+
+A small script makes the folder and then waits on its standard input. Whatever ends the session - `remove`,
+Ctrl-C, this process killed, the connection dropped - ends that input, and the script stops what still runs
+in the folder and removes it. Nothing on this side has to survive for the other side to be clean.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import selectors
+import shlex
+import subprocess
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+
+from litehrnet_stage2.runtime.devices.errors import DeviceError
+from litehrnet_stage2.runtime.devices.transport import Completed, checked_name, run_local
+
+_HOLD = """
+umask 077
+d=$(mktemp -d "{parent}/litehrnet-stage2.XXXXXX") || exit 1
+exec 3<&0
+cat <&3 >/dev/null &
+input=$!
+clean() {{ kill $input $(cat "$d/.pid" 2>/dev/null) 2>/dev/null; rm -rf "$d"; }}
+trap clean EXIT
+trap 'exit 1' HUP INT TERM
+echo "$d"
+wait $input
+"""
+_RUN = "cd {folder} || exit 125\n{command} & echo $! >.pid\nwait $!\nstatus=$?\nrm -f .pid\nexit $status\n"
+
+
+class ShellTransport(ABC):
+    """What ssh and adb share: the held folder, and commands quoted for the shell of the other side."""
+
+    connect_timeout_s = 20.0
+
+    def __init__(self, label: str) -> None:
+        self.label = label
+        self._holder: subprocess.Popen[bytes] | None = None
+        self._folder = ""
+
+    @abstractmethod
+    def _argv(self, script: str) -> list[str]:
+        """The local command that runs `script` in a POSIX shell on the device."""
+
+    @abstractmethod
+    def _parent(self) -> str:
+        """Where the work folder is made; the device's shell expands it."""
+
+    @abstractmethod
+    def _transfer(self, local: Path, remote: str) -> Completed:
+        """Copy a local file or folder to the path `remote`."""
+
+    @abstractmethod
+    def _fetch(self, remote: str, local: Path) -> Completed:
+        """Copy the file at the path `remote` to `local`."""
+
+    def _holder_argv(self, script: str) -> list[str]:
+        return self._argv(script)
+
+    @property
+    def folder(self) -> str:
+        """The absolute path of the work folder on the device, made when first asked for."""
+        if self._holder is None:
+            self._connect()
+        elif self._holder.poll() is not None:
+            raise DeviceError(
+                f"the connection to {self.label} was lost; the other side removes its work folder. Run again"
+            )
+        return self._folder
+
+    def _connect(self) -> None:
+        # A session of its own, so that Ctrl-C reaches this process first and it can leave in order.
+        argv = self._holder_argv(_HOLD.format(parent=self._parent()))
+        try:
+            holder = subprocess.Popen(
+                argv,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                start_new_session=True,
+            )
+        except FileNotFoundError as error:
+            raise DeviceError(f"`{argv[0]}` is not installed on this machine") from error
+        assert holder.stdout is not None
+        self._holder = holder
+        with selectors.DefaultSelector() as selector:
+            selector.register(holder.stdout, selectors.EVENT_READ)
+            answered = selector.select(self.connect_timeout_s)
+        self._folder = holder.stdout.readline().decode().rstrip("\r\n") if answered else ""
+        if not self._folder.startswith("/"):
+            holder.kill()
+            said = holder.communicate()[1].decode(errors="replace").strip()
+            self._holder = None
+            raise DeviceError(f"cannot work on {self.label}: {said or 'it did not answer'}{self._advice(said)}")
+
+    def _advice(self, said: str) -> str:
+        del said
+        return ""
+
+    def put(self, local: Path, name: str) -> None:
+        """Copy a local file or folder into the work folder."""
+        if not local.exists():
+            raise DeviceError(f"{local} does not exist, so it cannot be put on {self.label}")
+        done = self._transfer(local, f"{self.folder}/{checked_name(name)}")
+        if done.status:
+            self._check_connection()
+            # tar and adb do not always say that it is for want of space.
+            free = run_local(self._argv(f"df -kP {shlex.quote(self.folder)}"), timeout_s=60).stdout.split()
+            raise DeviceError(
+                f"{local.name!r} cannot be put on {self.label}: {_said(done)}\n"
+                f"{self.folder} has {free[-3] if len(free) > 5 else 'an unknown number of'} KiB free"
+            )
+
+    def run(self, argv: Sequence[str], *, timeout_s: float) -> Completed:
+        """Run a command in the work folder."""
+        script = _RUN.format(folder=shlex.quote(self.folder), command=shlex.join(argv))
+        done = run_local(self._argv(script), timeout_s=timeout_s)
+        if done.status and not done.stdout:
+            self._check_connection()
+        return done
+
+    def _check_connection(self) -> None:
+        assert self._holder is not None
+        # The end of the session may be seen a little later than the command's.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._holder.wait(timeout=1)
+        _ = self.folder
+
+    def get(self, name: str, local: Path) -> None:
+        """Copy the file `name` to `local`."""
+        done = self._fetch(f"{self.folder}/{checked_name(name)}", local)
+        if done.status:
+            local.unlink(missing_ok=True)
+            raise DeviceError(f"{name!r} cannot be fetched from {self.label}: {_said(done)}")
+
+    def remove(self) -> None:
+        """End the session; the other side removes the folder."""
+        holder, self._holder = self._holder, None
+        if holder is None:
+            return
+        assert holder.stdin is not None
+        assert holder.stdout is not None
+        assert holder.stderr is not None
+        with contextlib.suppress(OSError):
+            holder.stdin.close()
+        try:
+            holder.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            holder.kill()
+            holder.wait()
+        holder.stdout.close()
+        holder.stderr.close()
+
+
+def _said(done: Completed) -> str:
+    return done.stderr.strip() or done.stdout.strip() or f"status {done.status}"

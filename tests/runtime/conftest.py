@@ -1,0 +1,96 @@
+"""What the device tests share: the small bundle opened, the runner, and tools that must be there."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+import pytest
+
+from litehrnet_stage2.converters.bundle import write_bundle
+from litehrnet_stage2.runtime.bundle import Bundle
+from litehrnet_stage2.runtime.devices import DeviceError, RunnerBuild, build_runner, prepare_emulation
+from litehrnet_stage2.runtime.devices.emulation import ArmPython
+from litehrnet_stage2.runtime.devices.toolchain import host_arch
+
+
+def cannot_run(reason: str) -> NoReturn:
+    """Skip, or fail where every device test has to run."""
+    if os.environ.get("LITEHRNET_STAGE2_REQUIRE_DEVICES"):
+        pytest.fail(f"LITEHRNET_STAGE2_REQUIRE_DEVICES is set, but {reason}")
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def need():
+    """A function that skips the test unless a program is installed: `need(program, debian_package)`."""
+
+    def check(program: str, package: str) -> str:
+        found = shutil.which(program) or shutil.which(program, path="/usr/sbin:/sbin")
+        return found or cannot_run(f"`{program}` is not installed: apt-get install {package}")
+
+    return check
+
+
+@pytest.fixture(scope="session")
+def runner(need) -> RunnerBuild:
+    """The native runner of this machine."""
+    need("cmake", "cmake")
+    need("g++", "g++")
+    try:
+        return build_runner(host_arch())
+    except DeviceError as error:
+        cannot_run(str(error))
+
+
+@pytest.fixture(scope="session")
+def arm_runner(need) -> RunnerBuild:
+    """The native runner for 64-bit Arm, and an emulator to run it."""
+    need("qemu-aarch64", "qemu-user")
+    need("aarch64-linux-gnu-g++-12", "g++-12-aarch64-linux-gnu")
+    need("cmake", "cmake")
+    try:
+        return build_runner("aarch64")
+    except DeviceError as error:
+        cannot_run(str(error))
+
+
+@pytest.fixture(scope="session")
+def arm_python() -> ArmPython:
+    """An arm64 Python with onnxruntime, for the emulator."""
+    try:
+        return prepare_emulation()
+    except DeviceError as error:
+        cannot_run(str(error))
+
+
+@pytest.fixture(scope="session")
+def bundle(small_bundle: Path) -> Bundle:
+    """The small bundle, opened."""
+    return Bundle.open(small_bundle)
+
+
+@pytest.fixture(scope="session")
+def pte(bundle: Bundle) -> Path:
+    """Its ExecuTorch program."""
+    return bundle.folder / bundle.artifact("executorch")
+
+
+@pytest.fixture
+def sample(bundle: Bundle, tmp_path: Path) -> Path:
+    """Three samples for it, in one `.npy`."""
+    path = tmp_path / "x.npy"
+    np.save(path, bundle.golden().x[:3])
+    return path
+
+
+@pytest.fixture(scope="session")
+def codes_bundle(small_frozen, small_features, small_network, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The small Stage2 with float32 at the border of its artifacts, and with codes."""
+    folder = tmp_path_factory.mktemp("codes") / "bundle"
+    targets = ("executorch", "onnx", "executorch-codes", "onnx-codes")
+    write_bundle(*small_frozen, small_features[:2], folder, float_network=small_network, targets=targets)
+    return Bundle.open(folder)
