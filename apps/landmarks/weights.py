@@ -1,0 +1,54 @@
+"""The weights of the example task on disk: a checkpoint of Stage2, and the stem and heads around it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from litehrnet_stage2 import reference
+from litehrnet_stage2.apps.landmarks.network import Heads, LandmarkNet, Stem
+from litehrnet_stage2.reference.checkpoint import load_checkpoint, save_checkpoint
+from litehrnet_stage2.reference.stage2 import Stage2
+
+SHIPPED = Path(reference.__path__[0]) / "weights"
+"""Holds `float.safetensors`, `int8.safetensors` (Stage2) and `landmarks.safetensors` (stem and heads)."""
+
+
+def save_network(state: dict[str, Tensor], folder: Path) -> None:
+    """Split a `LandmarkNet`'s state into `float.safetensors` with its JSON and `landmarks.safetensors`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    network = LandmarkNet()
+    network.load_state_dict(state)
+    assert isinstance(network.stage2, Stage2)
+    save_checkpoint(network.stage2, folder / "float.safetensors")
+    around = {name: t.contiguous() for name, t in state.items() if not name.startswith("stage2.")}
+    save_file(around, folder / "landmarks.safetensors")
+
+
+def load_stem_and_heads(path: Path) -> tuple[Stem, Heads]:
+    """The float parts around Stage2, in eval mode.
+
+    Raises:
+        ValueError: the file is missing, damaged or of another network.
+    """
+    stem, heads = Stem(), Heads()
+    try:
+        state = load_file(path)
+        for part, prefix in ((stem, "stem."), (heads, "heads.")):
+            part.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+    except (OSError, SafetensorError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"{path} does not hold a stem and heads ({reason}): pass landmarks.safetensors") from error
+    stem.eval()
+    heads.eval()
+    return stem, heads
+
+
+def load_network(folder: Path, stage2: str = "float.safetensors") -> LandmarkNet:
+    """The whole network, in eval mode, with the Stage2 of one of the folder's checkpoints."""
+    network = LandmarkNet(load_checkpoint(folder / stage2))
+    network.stem, network.heads = load_stem_and_heads(folder / "landmarks.safetensors")
+    return network.eval()

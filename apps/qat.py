@@ -1,0 +1,357 @@
+"""Fine-tune the quantisation-aware Stage2 until its int8 is as good as the float network it came from.
+
+Read `fine_tune` from top to bottom: fold and calibrate, take the steps, keep the average of the weights, and
+score the result with the golden integer evaluator. Every knob is in `QatConfig`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import hashlib
+import json
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from litehrnet_stage2.apps.qat_checkpoint import (
+    Checkpoint,
+    newest_checkpoint,
+    write_atomically,
+    write_checkpoint,
+)
+from litehrnet_stage2.apps.qat_config import QatConfig
+from litehrnet_stage2.apps.qat_data import Source
+from litehrnet_stage2.apps.qat_log import RunLog, plot
+from litehrnet_stage2.apps.qat_range import MovingRanges, calibrate
+from litehrnet_stage2.apps.qat_ranks import Ranks
+from litehrnet_stage2.reference import golden
+from litehrnet_stage2.reference.checkpoint import save_checkpoint
+from litehrnet_stage2.reference.freeze import freeze
+from litehrnet_stage2.reference.qat import QATStage2
+from litehrnet_stage2.reference.quantizers import SMALLEST_SCALE, learn_step_sizes
+from litehrnet_stage2.reference.stage2 import Stage2
+
+
+class QatError(RuntimeError):
+    """Training stopped early, for a reason it states; the checkpoints written before are whole."""
+
+
+@dataclass(frozen=True)
+class Sqnr:
+    """Signal to quantisation noise of each output against the float teacher, in dB."""
+
+    y1_db: float
+    y2_db: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class QatSummary:
+    """What a run achieved, by the golden integer evaluator, on held-out features.
+
+    Attributes:
+        post_training: calibrated to the extremes of the activations, not tuned.
+        tuned: after the last step.
+        steps: steps done in all, `first_step` of them before this process.
+        seconds: wall clock of this process.
+    """
+
+    post_training: Sqnr
+    tuned: Sqnr
+    first_step: int
+    steps: int
+    seconds: float
+    ranks: int
+    device: str
+    threads: int
+    torch: str
+    config: QatConfig
+
+
+def fine_tune(
+    teacher: Stage2,
+    source: Source,
+    config: QatConfig,
+    *,
+    out: Path,
+    resume: bool,
+    ranks: Ranks,
+    console: Console,
+) -> QatSummary | None:
+    """Fine-tune a student of `teacher` on `source`; leave weights, log, plot and summary in `out`.
+
+    Files: `qat.safetensors` with its JSON (a `QATStage2`), `summary.json`, `metrics.csv`, `plot.png`,
+    `tensorboard/`, `checkpoints/`. With `resume` the run goes on from the newest whole checkpoint and, on a
+    CPU with the same threads, ends with the bytes of one that was never stopped. The first rank returns the
+    summary, the others nothing.
+
+    Raises:
+        QatError: the loss is not finite or has diverged, the disk is full, the ranks disagree, or the
+            checkpoint to resume from belongs to another run.
+        ValueError: the batch cannot be divided over the ranks, or `out` holds a run and `resume` is not set.
+    """
+    started = time.monotonic()
+    if config.batch % ranks.count:
+        raise ValueError(f"`batch` (={config.batch}) must be a multiple of the number of ranks ({ranks.count})")
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    torch.manual_seed(config.seed)
+    out.mkdir(parents=True, exist_ok=True)
+    checkpoints = out / "checkpoints"
+    teacher = teacher.eval().requires_grad_(False).to(ranks.device)
+
+    student = QATStage2.from_float(teacher).to(ranks.device)
+    calibration = source.calibration().to(ranks.device)
+    held_out = source.held_out()
+    post_training = golden_sqnr(student.calibrate(calibration), teacher, held_out) if ranks.first else None
+    student.to(ranks.device)
+    teacher.to(ranks.device)
+    calibrate(student, calibration, quantile=config.calibration_quantile, silu_floor=config.silu_floor)
+    powers = [y.square().mean() for y in _in_parts(teacher, calibration)]
+
+    optimizer = _optimizer(student, config)
+    rates = [group["lr"] for group in optimizer.param_groups]
+    average = {name: value.detach().clone() for name, value in student.state_dict().items()}
+    facts = _facts(config, teacher, source)
+    first_step, first_loss = 0, math.nan
+    if resume:
+        if (found := newest_checkpoint(checkpoints)) is None:
+            raise QatError(f"nothing to resume: {checkpoints} holds no whole checkpoint; run without --resume")
+        _check_facts(found, facts)
+        first_step, first_loss = found.step, found.facts["first_loss"]
+        _restore(found, student, average, optimizer)
+    elif newest_checkpoint(checkpoints) is not None:
+        raise ValueError(f"{checkpoints} holds a run already: go on with --resume, or choose another --out")
+
+    parallel, moving = ranks.wrapped(student), None
+    if config.ranges == "moving_average":
+        moving = MovingRanges(student, momentum=config.range_momentum, silu_floor=config.silu_floor, ranks=ranks)
+    log = RunLog(out, steps=config.steps, first_step=first_step, console=console) if ranks.first else None
+    with _stop_if_disk_full(checkpoints), log or nullcontext():
+        for step in range(first_step, config.steps):
+            step_started = time.monotonic()
+            progress = step / config.steps
+            if moving and progress >= config.freeze_ranges_after:
+                moving.stop()
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                frozen = group["is_scale"] and progress >= config.freeze_ranges_after
+                group["lr"] = 0.0 if frozen else rate * rate_factor(progress, config)
+
+            batch = source.batch(step, rank=ranks.rank, ranks=ranks.count)
+            features = batch.features.to(ranks.device)
+            with torch.no_grad():
+                wanted = teacher(features)
+            y1, y2 = parallel(features)
+            noise = [(y - t).square().mean() / p for y, t, p in zip((y1, y2), wanted, powers, strict=True)]
+            loss = noise[0] + noise[1]
+            if config.task_weight and batch.labels is not None:
+                loss = loss + config.task_weight * source.task_loss(y1, y2, batch.labels)
+            optimizer.zero_grad()
+            loss.backward()
+            norm = torch.nn.utils.clip_grad_norm_(student.parameters(), config.clip_norm)
+            value, noise1, noise2, norm_value = ranks.mean(
+                torch.stack([loss.detach(), noise[0].detach(), noise[1].detach(), norm])
+            ).tolist()
+            first_loss = value if step == 0 else first_loss
+            _check_loss(value, norm_value, first_loss, config, step, checkpoints)
+            optimizer.step()
+            _keep_scales_positive(student)
+            _update_average(average, student, min(config.ema_decay, (1 + step) / (10 + step)))
+
+            if log:
+                log.add(
+                    {
+                        "step": step,
+                        "loss": value,
+                        "sqnr_y1_db": _decibel(noise1),
+                        "sqnr_y2_db": _decibel(noise2),
+                        "learning_rate": optimizer.param_groups[0]["lr"],
+                        "gradient_norm": norm_value,
+                        "samples_per_s": config.batch / (time.monotonic() - step_started),
+                    }
+                )
+                if (step + 1) % config.checkpoint_every == 0 and step + 1 < config.steps:
+                    tensors = _tensors(student, average, optimizer)
+                    moment = Checkpoint(step=step + 1, tensors=tensors, facts=facts | {"first_loss": first_loss})
+                    write_checkpoint(checkpoints, moment, keep=config.keep_checkpoints)
+
+    if moving:
+        moving.stop()
+    if not ranks.agree(student):
+        raise QatError("the ranks ended with different weights or ranges: do all run the same versions?")
+    if not ranks.first:
+        return None
+    assert post_training is not None
+    student.load_state_dict(average)
+    with _stop_if_disk_full(checkpoints):
+        save_checkpoint(student.cpu(), out / "qat.safetensors")
+        plot(out / "metrics.csv", out / "plot.png")
+        summary = QatSummary(
+            post_training=post_training,
+            tuned=golden_sqnr(student, teacher.cpu(), held_out),
+            first_step=first_step,
+            steps=config.steps,
+            seconds=time.monotonic() - started,
+            ranks=ranks.count,
+            device=str(ranks.device),
+            threads=torch.get_num_threads(),
+            torch=torch.__version__,
+            config=config,
+        )
+        write_atomically(out / "summary.json", (json.dumps(dataclasses.asdict(summary), indent=2) + "\n").encode())
+    return summary
+
+
+@torch.no_grad()
+def golden_sqnr(student: QATStage2, teacher: Stage2, features: Tensor) -> Sqnr:
+    """SQNR of the frozen student's integer function on float `features` `[n,C,H,W]`, against `teacher`."""
+    function, _ = freeze(student.cpu())
+    codes = golden.evaluate(function, function.input_quantization.quantize(features.numpy()))
+    wanted = _in_parts(teacher.cpu(), features)
+    decibels = []
+    for (name, q), want in zip(function.output_quantization.items(), wanted, strict=True):
+        noise = torch.from_numpy(q.dequantize(codes[name])) - want
+        decibels.append(_decibel(float(noise.square().mean() / want.square().mean())))
+    return Sqnr(*decibels)
+
+
+def rate_factor(progress: float, config: QatConfig) -> float:
+    """What the learning rate is multiplied by, `progress` running from 0 to 1."""
+    if progress < config.warmup:
+        return progress / config.warmup
+    if config.schedule == "constant":
+        return 1.0
+    return 0.5 * (1 + math.cos(math.pi * (progress - config.warmup) / max(1 - config.warmup, 1e-9)))
+
+
+def _optimizer(student: QATStage2, config: QatConfig) -> torch.optim.Optimizer:
+    """AdamW; a rate for each branch's weights, and for learned scales one in proportion to the scale."""
+    groups: list[dict[str, Any]] = []
+    weights = {name: p for name, p in student.named_parameters() if p.requires_grad}
+    for eighth, factor in ((False, config.quarter_rate_factor), (True, config.eighth_rate_factor)):
+        chosen = [p for name, p in weights.items() if _serves_eighth(name) == eighth]
+        groups.append({"params": chosen, "lr": config.learning_rate * factor, "is_scale": False})
+    if config.ranges == "learned":
+        for scale in learn_step_sizes(student):
+            rate = config.step_size_rate * float(scale.detach())
+            groups.append({"params": [scale], "lr": rate, "weight_decay": 0.0, "is_scale": True})
+    return torch.optim.AdamW(groups, weight_decay=config.weight_decay)
+
+
+def _serves_eighth(name: str) -> bool:
+    return name.startswith(("transition.b2_down", "branches.1", "fuse_layers.1", "smooth.1"))
+
+
+@torch.no_grad()
+def _in_parts(model: torch.nn.Module, features: Tensor) -> tuple[Tensor, Tensor]:
+    parts = [model(part) for part in features.split(8)]
+    return torch.cat([y1 for y1, _ in parts]), torch.cat([y2 for _, y2 in parts])
+
+
+@torch.no_grad()
+def _keep_scales_positive(student: QATStage2) -> None:
+    for name, parameter in student.named_parameters():
+        if name.endswith("scale") and parameter.requires_grad:
+            parameter.clamp_(min=SMALLEST_SCALE)
+
+
+@torch.no_grad()
+def _update_average(average: dict[str, Tensor], student: QATStage2, decay: float) -> None:
+    for name, value in student.state_dict().items():
+        if value.is_floating_point():
+            average[name].lerp_(value, 1 - decay)
+        else:
+            average[name].copy_(value)
+
+
+def _check_loss(loss: float, norm: float, first_loss: float, config: QatConfig, step: int, checkpoints: Path) -> None:
+    advice = f"lower `learning_rate` (={config.learning_rate}); whole checkpoints, if any, are in {checkpoints}"
+    if not (math.isfinite(loss) and math.isfinite(norm)):
+        raise QatError(f"the loss (={loss}) or its gradient (norm {norm}) is not finite at step {step}: {advice}")
+    if loss > config.diverged_at * first_loss:
+        raise QatError(
+            f"the loss (={loss:.4g}) at step {step} is more than `diverged_at` (={config.diverged_at:g}) times "
+            f"that of the first step ({first_loss:.4g}): {advice}"
+        )
+
+
+def _facts(config: QatConfig, teacher: Stage2, source: Source) -> dict[str, Any]:
+    """What a run must have in common with the checkpoint that it goes on from."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(teacher.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(tensor.cpu().numpy()).tobytes())
+    return {
+        "config": dataclasses.asdict(config),
+        "teacher_config": dataclasses.asdict(teacher.config)
+        | {"num_channels": list(teacher.config.num_channels)}
+        | {"num_blocks": list(teacher.config.num_blocks)},
+        "teacher_sha256": digest.hexdigest(),
+        "features": source.fingerprint,
+    }
+
+
+def _check_facts(found: Checkpoint, facts: dict[str, Any]) -> None:
+    for name, wanted in facts.items():
+        stored = found.facts[name]
+        if stored == wanted:
+            continue
+        if isinstance(wanted, dict):
+            name, stored, wanted = next(
+                (f"{name}.{k}", stored.get(k), v) for k, v in wanted.items() if stored.get(k) != v
+            )
+        raise QatError(
+            f"cannot resume: `{name}` was {stored!r} when the checkpoint of step {found.step} was written "
+            f"and is now {wanted!r}; put it back, or start anew in another folder"
+        )
+
+
+def _tensors(student: QATStage2, average: dict[str, Tensor], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    tensors = {f"student/{name}": value for name, value in student.state_dict().items()}
+    tensors |= {f"average/{name}": value for name, value in average.items()}
+    for index, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer/{index}/{name}": value for name, value in state.items()}
+    return tensors
+
+
+def _restore(
+    found: Checkpoint, student: QATStage2, average: dict[str, Tensor], optimizer: torch.optim.Optimizer
+) -> None:
+    states: dict[int, dict[str, Tensor]] = {}
+    own = student.state_dict()
+    for key, value in found.tensors.items():
+        kind, _, name = key.partition("/")
+        if kind == "student":
+            own[name].copy_(value)
+        elif kind == "average":
+            average[name].copy_(value)
+        else:
+            index, _, field = name.partition("/")
+            states.setdefault(int(index), {})[field] = value
+    optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+@contextmanager
+def _stop_if_disk_full(checkpoints: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        raise QatError(
+            f"no room to write {error.filename or 'a file'} ({error.strerror}): free some space and run again "
+            f"with --resume; the checkpoints in {checkpoints} are whole"
+        ) from error
+
+
+def _decibel(noise_over_signal: float) -> float:
+    return -10 * math.log10(max(noise_over_signal, 1e-30))

@@ -1,0 +1,143 @@
+"""The commands `stage2 qat` and `stage2 qat-report`. Nothing heavy is imported until one of them runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from litehrnet_stage2.apps import console
+
+if TYPE_CHECKING:
+    from litehrnet_stage2.apps.qat_config import QatConfig
+    from litehrnet_stage2.apps.qat_data import Source
+    from litehrnet_stage2.reference.stage2 import Stage2
+
+QAT_EPILOG = """Examples:
+
+stage2 qat --features 'shards/*.npy' --teacher float.safetensors --out runs/qat
+
+stage2 qat --task landmarks --out runs/qat --set steps=2000 --set ranges=moving_average
+
+stage2 qat --features 'shards/*.npy' --teacher float.safetensors --out runs/qat --resume
+
+torchrun --nproc-per-node 2 -m litehrnet_stage2.apps.qat_cli --features 'shards/*.npy'
+--teacher float.safetensors --out runs/qat
+"""
+
+
+def register(app: typer.Typer) -> None:
+    """Add both commands to `app`."""
+    app.command("qat", epilog=QAT_EPILOG)(qat)
+    app.command("qat-report")(qat_report)
+
+
+def qat(
+    out: Annotated[Path, typer.Option(help="Folder for weights, log, plot, summary and checkpoints.")],
+    features: Annotated[str, typer.Option(help="Feature shards: a .npy file or a quoted glob, [N,32,64,128].")] = "",
+    teacher: Annotated[
+        Path | None,
+        typer.Option(help="Float checkpoint (.safetensors). Default with --task landmarks: the shipped one."),
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file of knobs; default: the values in qat.toml.")] = None,
+    override: Annotated[
+        list[str] | None, typer.Option("--set", help="key=value, any knob of the config; repeatable.")
+    ] = None,
+    task: Annotated[str, typer.Option(help="distillation or landmarks; short for --set task=...")] = "",
+    network: Annotated[
+        Path | None, typer.Option(help="Stem and heads of the landmark task; default: the shipped ones.")
+    ] = None,
+    cache: Annotated[Path | None, typer.Option(help="Folder for rendered scenes; default: OUT/pool.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in OUT.")] = False,
+) -> None:
+    """Fine-tune the int8 Stage2 towards a float one, on recorded features or on the landmark task.
+
+    Ends with 0; with 1 if the run had to stop, its checkpoints whole; with 2 if it could not start.
+    """
+    from litehrnet_stage2.apps.qat import QatError, fine_tune
+    from litehrnet_stage2.apps.qat_config import read_config
+    from litehrnet_stage2.apps.qat_ranks import join_ranks, leave_ranks
+
+    ranks = join_ranks()
+    try:
+        knobs = read_config(config, [*(override or []), *([f"task={task}"] if task else [])])
+        model = _teacher(teacher, knobs)
+        source = _source(knobs, model, features, network, cache or out / "pool")
+        summary = fine_tune(model, source, knobs, out=out, resume=resume, ranks=ranks, console=console.err)
+    except (QatError, ValueError, OSError) as error:
+        console.err.print("[bold red]error:[/] ", end="")
+        console.err.print(str(error), markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(1 if isinstance(error, QatError) else 2) from error
+    finally:
+        leave_ranks()
+    if summary is not None:
+        before, after = summary.post_training, summary.tuned
+        console.out.print(
+            f"SQNR on held-out features: Y1 {before.y1_db:.2f} -> {after.y1_db:.2f} dB, "
+            f"Y2 {before.y2_db:.2f} -> {after.y2_db:.2f} dB; weights in {out / 'qat.safetensors'}",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def qat_report(
+    out: Annotated[Path, typer.Option(help="JSON file; a Markdown table is written beside it.")] = Path(
+        "benchmarks/qat.json"
+    ),
+    weights: Annotated[Path | None, typer.Option(help="Folder of weights; default: the shipped ones.")] = None,
+    cache: Annotated[Path, typer.Option(help="Folder for rendered scenes.")] = Path("runs/landmarks/pool"),
+    scenes: Annotated[int, typer.Option(help="Held-out scenes to evaluate.", min=1)] = 500,
+    runtimes: Annotated[str, typer.Option(help="Also evaluate in these, with commas; '' for none.")] = (
+        "onnxruntime,executorch"
+    ),
+) -> None:
+    """Compare float, post-training int8 and tuned int8 on the landmark task, by the golden evaluator."""
+    from litehrnet_stage2.apps.landmarks.report import RUNTIME_TARGETS, compare, to_markdown, write_report
+    from litehrnet_stage2.apps.landmarks.weights import SHIPPED
+
+    names = [name for name in runtimes.split(",") if name]
+    if unknown := sorted(set(names) - set(RUNTIME_TARGETS)):
+        raise typer.BadParameter(f"unknown runtime {unknown[0]!r}: accepted are {', '.join(RUNTIME_TARGETS)}")
+    report = compare(weights or SHIPPED, cache=cache, scenes=scenes, runtimes=names)
+    write_report(report, out)
+    typer.echo(to_markdown(report))
+
+
+def _teacher(path: Path | None, knobs: QatConfig) -> Stage2:
+    from litehrnet_stage2.apps.landmarks.weights import SHIPPED
+    from litehrnet_stage2.reference.checkpoint import load_checkpoint
+    from litehrnet_stage2.reference.qat import QATStage2
+
+    if path is None:
+        if knobs.task == "distillation":
+            raise ValueError("--teacher is missing: name the float checkpoint (.safetensors) to match")
+        path = SHIPPED / "float.safetensors"
+    model = load_checkpoint(path)
+    if isinstance(model, QATStage2):
+        raise ValueError(f"{path} is a quantisation-aware checkpoint: the teacher must be a float one")
+    return model
+
+
+def _source(knobs: QatConfig, teacher: Stage2, features: str, network: Path | None, cache: Path) -> Source:
+    from litehrnet_stage2.apps.landmarks.pool import rendered
+    from litehrnet_stage2.apps.landmarks.train import TEST_SEED, TRAIN_SEED, TrainSettings
+    from litehrnet_stage2.apps.landmarks.weights import SHIPPED, load_stem_and_heads
+    from litehrnet_stage2.apps.qat_data import LandmarkSource, ShardSource
+    from litehrnet_stage2.apps.qat_features import FeatureShards, find_shards
+
+    if knobs.task == "distillation":
+        if not features:
+            raise ValueError("--features is missing: name the .npy shards, as `capture_features` writes them")
+        return ShardSource(FeatureShards(find_shards(features), channels=teacher.config.in_channels), knobs)
+    if features:
+        raise ValueError(f"--features (={features!r}) goes with task 'distillation', but the task is {knobs.task!r}")
+    settings = TrainSettings()
+    pool = rendered("train", count=settings.scenes, seed=TRAIN_SEED, folder=cache)
+    held_out = rendered("test", count=settings.test_scenes, seed=TEST_SEED, folder=cache)
+    stem, heads = load_stem_and_heads(network or SHIPPED / "landmarks.safetensors")
+    return LandmarkSource(pool, held_out, stem, heads, knobs)
+
+
+if __name__ == "__main__":
+    typer.run(qat)

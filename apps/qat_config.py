@@ -1,0 +1,120 @@
+"""Every knob of `stage2 qat`: one flat TOML file, each value overridable by `--set key=value`."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args, get_type_hints
+
+Task = Literal["distillation", "landmarks"]
+Ranges = Literal["learned", "moving_average"]
+Schedule = Literal["cosine", "constant"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class QatConfig:
+    """The knobs, as in `qat.toml` beside this file, which says what each is for.
+
+    Raises:
+        ValueError: a value is of the wrong type or out of range; the message carries it.
+    """
+
+    task: Task = "distillation"
+    seed: int = 0
+    steps: int = 600
+    batch: int = 16
+    crop_cells: int = 32
+    held_out_maps: int = 32
+    calibration_maps: int = 64
+    calibration_quantile: float = 1.0
+    silu_floor: float = -5.0
+    ranges: Ranges = "moving_average"
+    range_momentum: float = 0.05
+    freeze_ranges_after: float = 0.5
+    step_size_rate: float = 1e-3
+    learning_rate: float = 5e-4
+    quarter_rate_factor: float = 1.0
+    eighth_rate_factor: float = 1.0
+    schedule: Schedule = "cosine"
+    warmup: float = 0.05
+    weight_decay: float = 0.0
+    clip_norm: float = 1.0
+    ema_decay: float = 0.99
+    task_weight: float = 0.0
+    diverged_at: float = 100.0
+    checkpoint_every: int = 100
+    keep_checkpoints: int = 3
+    threads: int = 0
+
+    def __post_init__(self) -> None:
+        for name, expected in get_type_hints(type(self)).items():
+            value = getattr(self, name)
+            if choices := get_args(expected):
+                if value not in choices:
+                    raise ValueError(f"`{name}` (={value!r}) must be one of {', '.join(choices)}")
+            elif expected is float and type(value) is int:
+                object.__setattr__(self, name, float(value))
+            elif type(value) is not expected:
+                raise ValueError(f"`{name}` (={value!r}) must be of type {expected.__name__}")
+        for low, high, names in _BOUNDS:
+            for name in names.split():
+                value = getattr(self, name)
+                if not low <= value <= high:
+                    raise ValueError(f"`{name}` (={value}) must lie in [{low:g}, {high:g}]")
+        if self.crop_cells % 2:
+            raise ValueError(f"`crop_cells` (={self.crop_cells}) must be even: the 1/8 branch halves it")
+        if self.task == "distillation" and self.task_weight:
+            raise ValueError(f"`task_weight` (={self.task_weight}) needs a task with labels: set task to 'landmarks'")
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> QatConfig:
+        """A config from plain values.
+
+        Raises:
+            ValueError: an unknown key (the message lists the known ones) or a bad value.
+        """
+        known = [field.name for field in dataclasses.fields(cls)]
+        if unknown := sorted(set(values) - set(known)):
+            raise ValueError(f"unknown key {unknown[0]!r} in the qat config: the keys are {', '.join(known)}")
+        return cls(**values)
+
+
+_BOUNDS: tuple[tuple[float, float, str], ...] = (
+    (1, 10**7, "steps batch held_out_maps calibration_maps checkpoint_every keep_checkpoints"),
+    (0, 10**9, "seed crop_cells threads"),
+    (0.9, 1, "calibration_quantile"),
+    (0, 1, "range_momentum freeze_ranges_after step_size_rate learning_rate warmup weight_decay ema_decay"),
+    (0, 1e3, "quarter_rate_factor eighth_rate_factor task_weight"),
+    (1e-6, 1e6, "clip_norm"),
+    (-1e6, -1, "silu_floor"),
+    (1, 1e12, "diverged_at"),
+)
+
+
+def read_config(path: Path | None, overrides: Iterable[str] = ()) -> QatConfig:
+    """The defaults, then a TOML file's values, then `key=value` overrides.
+
+    An override's value is TOML; a bare word is taken as a string.
+
+    Raises:
+        ValueError: the file is not TOML, or a key or value is not known.
+        FileNotFoundError: there is no such file.
+    """
+    values: dict[str, Any] = {}
+    if path is not None:
+        try:
+            values = tomllib.loads(path.read_text())
+        except tomllib.TOMLDecodeError as error:
+            raise ValueError(f"{path} is not valid TOML: {error}") from error
+    for override in overrides:
+        key, separator, text = override.partition("=")
+        if not separator:
+            raise ValueError(f"override {override!r} must read key=value")
+        try:
+            values[key.strip()] = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            values[key.strip()] = text.strip()
+    return QatConfig.from_mapping(values)

@@ -1,0 +1,166 @@
+"""Where `stage2 qat` gets its features: recorded shards, or the landmark task's own stem.
+
+A batch is a function of the seed and the step alone, whatever the number of ranks: a run that was cut goes on
+with the batches it would have seen, and two ranks see between them what one would.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from litehrnet_stage2.apps.landmarks.loss import task_loss
+from litehrnet_stage2.apps.landmarks.network import STRIDE_PX, Heads, Stem
+from litehrnet_stage2.apps.landmarks.pool import Pool, crops
+from litehrnet_stage2.apps.qat_config import QatConfig
+from litehrnet_stage2.apps.qat_features import FeatureShards
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Features `[B,C,h,w]` float32, and `labels` for the task's loss where the source has a task."""
+
+    features: Tensor
+    labels: Tensor | None = None
+
+
+class Source(Protocol):
+    """Batches for training, whole maps for calibration and for the figures."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Says which data this is, so that a resumed run can tell."""
+
+    def batch(self, step: int, *, rank: int, ranks: int) -> Batch:
+        """This rank's share of the batch of `step`."""
+
+    def calibration(self) -> Tensor:
+        """Whole maps `[n,C,H,W]` to set the ranges from; the same on every rank."""
+
+    def held_out(self) -> Tensor:
+        """Whole maps `[n,C,H,W]` that training never sees."""
+
+    def task_loss(self, y1: Tensor, y2: Tensor, labels: Tensor) -> Tensor:
+        """The task's own scalar loss, from the student's outputs."""
+
+
+class ShardSource:
+    """Recorded features; the last `held_out_maps` of them are kept out of training.
+
+    Raises:
+        ValueError: too few maps for the held-out ones and a batch, or a crop larger than the maps.
+    """
+
+    def __init__(self, shards: FeatureShards, config: QatConfig) -> None:
+        self._shards, self._config = shards, config
+        self._count = len(shards) - config.held_out_maps
+        if self._count < 1:
+            raise ValueError(
+                f"{len(shards)} feature maps are too few: `held_out_maps` (={config.held_out_maps}) of them "
+                "are kept out of training; record more or lower it"
+            )
+        _, height, width = shards.map_shape
+        if config.crop_cells > min(height, width):
+            raise ValueError(
+                f"`crop_cells` (={config.crop_cells}) exceeds the maps ({height}x{width}): "
+                "lower it, or set 0 for whole maps"
+            )
+
+    @property
+    def fingerprint(self) -> str:
+        """Count and shape of the maps, and the sum of the first."""
+        first = float(self._shards.gather([0]).double().sum())
+        return f"{len(self._shards)} maps {self._shards.map_shape}, the first sums to {first}"
+
+    def batch(self, step: int, *, rank: int, ranks: int) -> Batch:
+        """Maps drawn with replacement, each cropped at an even offset."""
+        config = self._config
+        rng = np.random.default_rng((config.seed, step))
+        _, height, width = self._shards.map_shape
+        indices = rng.integers(self._count, size=config.batch)
+        tops = 2 * rng.integers((height - config.crop_cells) // 2 + 1, size=config.batch)
+        lefts = 2 * rng.integers((width - config.crop_cells) // 2 + 1, size=config.batch)
+        share = slice(rank, None, ranks)
+        maps = self._shards.gather(indices[share])
+        if not config.crop_cells:
+            return Batch(maps)
+        size = config.crop_cells
+        return Batch(
+            torch.stack(
+                [m[:, t : t + size, x : x + size] for m, t, x in zip(maps, tops[share], lefts[share], strict=True)]
+            )
+        )
+
+    def calibration(self) -> Tensor:
+        """Training maps, evenly spread."""
+        return self._shards.gather(_spread(self._count, self._config.calibration_maps))
+
+    def held_out(self) -> Tensor:
+        """The last maps."""
+        return self._shards.gather(range(self._count, len(self._shards)))
+
+    def task_loss(self, y1: Tensor, y2: Tensor, labels: Tensor) -> Tensor:
+        """Shards carry no labels; `QatConfig` refuses a task weight with them."""
+        raise NotImplementedError("feature shards have no task")
+
+
+class LandmarkSource:
+    """Scenes of the landmark task through its frozen float stem; the task's loss through its frozen heads."""
+
+    def __init__(self, pool: Pool, held_out: Pool, stem: Stem, heads: Heads, config: QatConfig) -> None:
+        self._pool, self._held_out, self._config = pool, held_out, config
+        self._stem, self._heads = _frozen(stem), _frozen(heads)
+
+    @property
+    def fingerprint(self) -> str:
+        """Count of scenes and the position of the first marker."""
+        return f"{len(self._pool)} scenes, first {self._pool.shapes[0, 0].tolist()}"
+
+    def batch(self, step: int, *, rank: int, ranks: int) -> Batch:
+        """Augmented crops, through the stem; whole augmented scenes if `crop_cells` is 0."""
+        config = self._config
+        side = config.crop_cells * STRIDE_PX
+        height, width = (side, side) if side else self._pool.images.shape[2:]
+        rng = np.random.default_rng((config.seed, step))
+        images, shapes = crops(self._pool, rng, batch=config.batch, height=height, width=width)
+        share = slice(rank, None, ranks)
+        return Batch(self._features(images[share]), torch.from_numpy(shapes[share]))
+
+    def calibration(self) -> Tensor:
+        """Features of training scenes, evenly spread."""
+        return self._features(self._pool.images[_spread(len(self._pool), self._config.calibration_maps)])
+
+    def held_out(self) -> Tensor:
+        """Features of scenes from the held-out photographs."""
+        return self._features(self._held_out.images[: self._config.held_out_maps])
+
+    def task_loss(self, y1: Tensor, y2: Tensor, labels: Tensor) -> Tensor:
+        """Heat, offset and kind, as in the float training."""
+        self._heads.to(y1.device)
+        return task_loss(self._heads(y1, y2), labels.to(y1.device))
+
+    @torch.no_grad()
+    def _features(self, images: npt.NDArray[np.uint8]) -> Tensor:
+        parts = [
+            self._stem(torch.from_numpy(part.copy()).float() / 255) for part in np.array_split(images, _parts(images))
+        ]
+        return torch.cat(parts)
+
+
+def _parts(images: npt.NDArray[np.uint8]) -> int:
+    """Enough pieces to keep a stem's activations small."""
+    return max(1, images.size // (16 * 3 * 256 * 512))
+
+
+def _spread(count: int, wanted: int) -> npt.NDArray[np.int64]:
+    """At most `wanted` positions below `count`, evenly spread."""
+    return np.unique(np.linspace(0, count - 1, min(wanted, count)).astype(np.int64))
+
+
+def _frozen(part: nn.Module) -> nn.Module:
+    return part.eval().requires_grad_(False)

@@ -1,0 +1,151 @@
+"""The example task: its scenes are what they are said to be, and its network can learn them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from litehrnet_stage2.apps.landmarks import photographs, scene
+from litehrnet_stage2.apps.landmarks.loss import task_loss
+from litehrnet_stage2.apps.landmarks.metrics import evaluate
+from litehrnet_stage2.apps.landmarks.network import LandmarkNet, Prediction, locate
+from litehrnet_stage2.apps.landmarks.pool import Pool, crops, rendered
+from litehrnet_stage2.apps.landmarks.train import TrainSettings, learning_rate_factor, train
+from litehrnet_stage2.apps.landmarks.weights import load_network, save_network
+
+
+def _photographs() -> tuple[np.ndarray, ...]:
+    return photographs.load("test")[:2]
+
+
+def test_train_and_test_photographs_are_disjoint_and_all_ship_with_the_wheels() -> None:
+    train_names, test_names = photographs.names("train"), photographs.names("test")
+    assert not set(train_names) & set(test_names)
+    assert len(train_names) == 14
+    assert len(test_names) == 6
+    assert all(p.dtype == np.uint8 and p.ndim == 3 for p in photographs.load("test"))
+
+
+def test_a_scene_depends_on_its_seed_alone() -> None:
+    sources = _photographs()
+    first, again, other = (scene.render(np.random.default_rng(seed), sources) for seed in (5, 5, 6))
+    assert np.array_equal(first.image, again.image)
+    assert np.array_equal(first.shapes, again.shapes)
+    assert not np.array_equal(first.image, other.image)
+
+
+def test_every_scene_has_one_marker_and_two_in_three_have_decoys() -> None:
+    sources = _photographs()
+    shapes = np.stack([scene.render(np.random.default_rng((3, i)), sources).shapes for i in range(120)])
+    assert (shapes[:, 0, 2] == 1).all()
+    assert (shapes[:, 1:, 2] != 1).all()
+    assert 0.5 < (shapes[:, 1, 2] == 0).mean() < 0.83
+    there = shapes[shapes[:, :, 2] >= 0]
+    assert (there[:, :2] > scene.RADIUS_PX[1]).all()
+    assert (there[:, :2] < np.array([scene.WIDTH, scene.HEIGHT]) - scene.RADIUS_PX[1]).all()
+
+
+def test_the_hard_conditions_are_those_promised() -> None:
+    assert scene.CONTRAST == (0.35, 1.0)
+    assert scene.BLUR_PX == (0.0, 1.2)
+    assert scene.NOISE == (0.0, 0.04)
+    assert scene.DECOY_SHARE == 2 / 3
+
+
+@pytest.mark.parametrize(("x", "y"), [(40.0, 50.0), (40.25, 50.75), (41.5, 49.9)])
+def test_a_shape_is_drawn_where_it_is_said_to_be(x: float, y: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scene, "OCCLUDED_SHARE", 0.0)
+    image = np.full((100, 100, 3), 0.4, np.float32)
+    scene._draw(np.random.default_rng(0), image, image.copy(), scene._disc, x, y, 10.0)
+    weight = np.abs(image - 0.4).sum(axis=2)
+    rows, columns = np.indices(weight.shape) + 0.5
+    assert (weight * columns).sum() / weight.sum() == pytest.approx(x, abs=0.05)
+    assert (weight * rows).sum() / weight.sum() == pytest.approx(y, abs=0.05)
+
+
+def test_the_pool_is_drawn_once_and_scene_i_does_not_depend_on_how_many_there_are(tmp_path: Path) -> None:
+    few = rendered("test", count=3, seed=9, folder=tmp_path, workers=1)
+    written = (tmp_path / "test-9-3.images.npy").stat().st_mtime_ns
+    more = rendered("test", count=5, seed=9, folder=tmp_path, workers=2)
+    again = rendered("test", count=3, seed=9, folder=tmp_path, workers=1)
+    assert (tmp_path / "test-9-3.images.npy").stat().st_mtime_ns == written
+    assert np.array_equal(few.images, more.images[:3])
+    assert np.array_equal(few.images, again.images)
+    assert np.array_equal(few.shapes, again.shapes)
+
+
+def test_augmentation_moves_the_marker_with_its_pixels() -> None:
+    """A lone odd pixel stands for the marker; wherever the crop puts it, the row of shapes must point at it."""
+    images = np.full((1, 3, scene.HEIGHT, scene.WIDTH), 100, np.uint8)
+    images[0, :, 70, 301] = 200
+    shapes = np.full((1, scene.MAX_SHAPES, 3), -1, np.float32)
+    shapes[0, 0] = 301.5, 70.5, 1
+    pictures, rows = crops(Pool(images, shapes), np.random.default_rng(0), batch=64, height=64, width=96)
+    seen = 0
+    for picture, (x, y, kind) in zip(pictures, rows[:, 0], strict=True):
+        odd = np.argwhere(picture[0] != np.median(picture[0]))
+        assert len(odd) == (kind == 1)
+        if kind == 1:
+            assert (odd[0] + 0.5).tolist() == [y, x]
+            seen += 1
+    assert seen >= 40
+
+
+def _ideal(x: float, y: float) -> Prediction:
+    columns, rows = torch.arange(32) + 0.5, torch.arange(16) + 0.5
+    dx, dy = x / 4 - columns[None, :].expand(16, 32), y / 4 - rows[:, None].expand(16, 32)
+    heat = 12 - 8 * (dx.square() + dy.square())
+    return Prediction(heat[None], torch.stack([dx, dy])[None], torch.full((1, 8, 16), 9.0))
+
+
+@pytest.mark.parametrize(("x", "y"), [(50.3, 21.7), (0.4, 0.2), (127.9, 63.5), (64.0, 32.0)])
+def test_locate_reads_a_centre_to_sub_pixel_precision_up_to_the_border(x: float, y: float) -> None:
+    assert locate(_ideal(x, y))[0].tolist() == pytest.approx([x, y], abs=1e-3)
+
+
+def test_the_loss_prefers_the_right_centre_and_the_right_kind() -> None:
+    shapes = torch.tensor([[[50.3, 21.7, 1.0], [100.0, 40.0, 0.0]]])
+    right, aside = _ideal(50.3, 21.7), _ideal(58.3, 21.7)
+    called_real = right.real
+    called_decoy = called_real.clone()
+    called_decoy[0, 3:7, 10:15] = -9.0
+    named = Prediction(right.heat, right.offset, called_decoy)
+    assert task_loss(named, shapes) < task_loss(right, shapes) < task_loss(aside, shapes)
+
+
+def test_metrics_count_a_perfect_predictor_as_perfect_and_a_blind_one_as_lost() -> None:
+    shapes = np.full((2, scene.MAX_SHAPES, 3), -1, np.float32)
+    shapes[:, 0] = (50.3, 21.7, 1), (90.0, 40.0, 1)
+    batch = [(np.zeros((2, 3, 64, 128), np.uint8), shapes)]
+    both = [_ideal(50.3, 21.7), _ideal(90.0, 40.0)]
+    perfect = Prediction(*(torch.cat([getattr(p, f) for p in both]) for f in ("heat", "offset", "real")))
+    good = evaluate(lambda _: perfect, batch)
+    assert (good.detection, good.within_2px, good.decoy_accuracy) == (1.0, 1.0, 1.0)
+    assert good.error_p95_px < 0.01
+    blind = Prediction(-perfect.heat, torch.zeros_like(perfect.offset), -perfect.real)
+    bad = evaluate(lambda _: blind, batch)
+    assert (bad.detection, bad.within_2px, bad.decoy_accuracy) == (0.0, 0.0, 0.0)
+    with pytest.raises(ValueError, match="no scene"):
+        evaluate(lambda _: perfect, [])
+
+
+def test_the_learning_rate_rises_then_falls_to_zero() -> None:
+    factors = [learning_rate_factor(p, warmup=0.1) for p in (0.0, 0.05, 0.1, 0.55, 1.0)]
+    assert factors == pytest.approx([0.0, 0.5, 1.0, 0.5, 0.0])
+
+
+def test_a_short_training_leaves_weights_that_load_into_the_network(tmp_path: Path) -> None:
+    settings = TrainSettings(scenes=4, test_scenes=2, steps=3, batch=4, crop_px=64, evaluate_every=2)
+    metrics = train(settings, out=tmp_path, cache=tmp_path / "pool")
+    assert metrics.scenes == 2
+    assert (tmp_path / "summary.json").exists()
+    assert len((tmp_path / "log.jsonl").read_text().splitlines()) == 2
+
+    network = LandmarkNet().eval()
+    save_network(network.state_dict(), tmp_path / "weights")
+    images = torch.rand(1, 3, 64, 128)
+    with torch.no_grad():
+        assert torch.equal(load_network(tmp_path / "weights")(images).heat, network(images).heat)

@@ -1,0 +1,70 @@
+"""The shipped weights do on held-out photographs what their card says, in float and as the integer function."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from litehrnet_stage2.apps.landmarks.metrics import evaluate
+from litehrnet_stage2.apps.landmarks.pool import Pool, batches, rendered
+from litehrnet_stage2.apps.landmarks.report import compare, integer_stage2, write_report
+from litehrnet_stage2.apps.landmarks.train import TEST_SEED
+from litehrnet_stage2.apps.landmarks.weights import SHIPPED, load_network, load_stem_and_heads
+from litehrnet_stage2.reference.checkpoint import load_checkpoint
+from litehrnet_stage2.reference.freeze import freeze
+from litehrnet_stage2.reference.qat import QATStage2
+
+
+@pytest.fixture(scope="module")
+def held_out(tmp_path_factory: pytest.TempPathFactory) -> Pool:
+    return rendered("test", count=40, seed=TEST_SEED, folder=tmp_path_factory.mktemp("pool"))
+
+
+def test_the_float_weights_find_the_marker_among_decoys(held_out: Pool) -> None:
+    metrics = evaluate(load_network(SHIPPED), batches(held_out, batch=10))
+    assert metrics.detection >= 0.9
+    assert metrics.within_2px >= 0.85
+    assert metrics.error_p95_px <= 2.0
+    assert metrics.decoy_accuracy >= 0.85
+
+
+def test_the_int8_weights_freeze_and_find_the_centres_that_float_finds(held_out: Pool) -> None:
+    few = Pool(held_out.images[:16], held_out.shapes[:16])
+    student = load_checkpoint(SHIPPED / "int8.safetensors")
+    assert isinstance(student, QATStage2)
+    function, proof = freeze(student)
+    assert (proof.additions, proof.silus) == (6, 16)
+    stem, heads = load_stem_and_heads(SHIPPED / "landmarks.safetensors")
+    stage2 = integer_stage2(function)
+    with torch.no_grad():
+        int8 = evaluate(lambda images: heads(*stage2(stem(images))), batches(few, batch=8))
+    floating = evaluate(load_network(SHIPPED), batches(few, batch=8))
+    assert abs(int8.detection - floating.detection) <= 1 / 16
+    assert abs(int8.error_mean_px - floating.error_mean_px) < 0.15
+
+
+def test_a_file_that_holds_no_stem_and_heads_is_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.zeros(3))
+    for path in (tmp_path / "x.npy", tmp_path / "missing", SHIPPED / "float.safetensors"):
+        with pytest.raises(ValueError, match="does not hold a stem and heads"):
+            load_stem_and_heads(path)
+
+
+def test_the_report_compares_float_with_int8_and_the_runtimes_repeat_the_golden_figures(tmp_path: Path) -> None:
+    report = compare(SHIPPED, cache=tmp_path / "pool", scenes=6, runtimes=["onnxruntime"])
+    rows = {row.name: row for row in report.rows}
+    assert next(iter(rows)) == "float"
+    assert rows["int8, QAT, onnxruntime"].metrics == rows["int8, QAT"].metrics
+    plain, tuned = rows["int8, post-training"].sqnr, rows["int8, QAT"].sqnr
+    assert plain is not None
+    assert tuned is not None
+    assert tuned.y1_db + tuned.y2_db > plain.y1_db + plain.y2_db
+
+    write_report(report, tmp_path / "qat.json")
+    table = (tmp_path / "qat.md").read_text().splitlines()
+    assert len(table) == 2 + len(rows)
+    assert len(json.loads((tmp_path / "qat.json").read_text())["rows"]) == len(rows)

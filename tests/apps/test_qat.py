@@ -1,0 +1,274 @@
+"""`stage2 qat` on small data, by its real code path: it tunes, survives being killed, and stops when it must."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+from safetensors.torch import load_file
+from torch import nn
+
+from litehrnet_stage2.apps.landmarks.pool import rendered
+from litehrnet_stage2.apps.landmarks.weights import SHIPPED, load_stem_and_heads
+from litehrnet_stage2.apps.qat import QatError, QatSummary, fine_tune, golden_sqnr
+from litehrnet_stage2.apps.qat_checkpoint import newest_checkpoint
+from litehrnet_stage2.apps.qat_config import QatConfig
+from litehrnet_stage2.apps.qat_data import ShardSource
+from litehrnet_stage2.apps.qat_features import FeatureShards
+from litehrnet_stage2.apps.qat_log import COLUMNS, read_rows
+from litehrnet_stage2.apps.qat_ranks import Ranks
+from litehrnet_stage2.reference.checkpoint import load_checkpoint, save_checkpoint
+from litehrnet_stage2.reference.config import Stage2Config
+from litehrnet_stage2.reference.qat import QATStage2
+from litehrnet_stage2.reference.stage2 import Stage2
+
+ALONE = Ranks(0, 1, torch.device("cpu"))
+SMALL = {
+    "steps": 12,
+    "batch": 4,
+    "crop_cells": 8,
+    "held_out_maps": 4,
+    "calibration_maps": 8,
+    "checkpoint_every": 4,
+    "threads": 1,
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the shipped float Stage2 as teacher, and what its stem makes of photographs, in two shards."""
+    folder = tmp_path_factory.mktemp("qat")
+    pool = rendered("test", count=24, seed=5, folder=folder)
+    stem, _ = load_stem_and_heads(SHIPPED / "landmarks.safetensors")
+    with torch.no_grad():
+        maps = stem(torch.from_numpy(pool.images[:, :, 100:164, 200:264].copy()).float() / 255)
+    np.save(folder / "a.npy", maps[:14].half().numpy())
+    np.save(folder / "b.npy", maps[14:].numpy())
+    for suffix in (".safetensors", ".json"):
+        shutil.copyfile(SHIPPED / f"float{suffix}", folder / f"teacher{suffix}")
+    return folder
+
+
+def _run(data: Path, out: Path, *, resume: bool = False, **knobs: object) -> QatSummary:
+    config = QatConfig.from_mapping(SMALL | knobs)
+    shards = FeatureShards([data / "a.npy", data / "b.npy"], channels=32)
+    source = ShardSource(shards, config)
+    console = Console(stderr=True, quiet=True)
+    teacher = load_checkpoint(data / "teacher.safetensors")
+    summary = fine_tune(teacher, source, config, out=out, resume=resume, ranks=ALONE, console=console)
+    assert summary is not None
+    return summary
+
+
+def _command(data: Path, out: Path, *extra: str, **knobs: object) -> list[str]:
+    sets = [part for name, value in (SMALL | knobs).items() for part in ("--set", f"{name}={value}")]
+    return [
+        *("-m", "litehrnet_stage2.apps.qat_cli", "--features", str(data / "[ab].npy")),
+        *("--teacher", str(data / "teacher.safetensors"), "--out", str(out), *sets, *extra),
+    ]
+
+
+@pytest.mark.parametrize("ranges", ["learned", "moving_average"])
+def test_tuning_improves_both_outputs_by_the_golden_evaluator(data: Path, tmp_path: Path, ranges: str) -> None:
+    summary = _run(data, tmp_path, ranges=ranges, steps=40, learning_rate=1e-4, ema_decay=0.9)
+    before, after = summary.post_training, summary.tuned
+    assert after.y1_db + after.y2_db > before.y1_db + before.y2_db + 0.5
+
+    shards = FeatureShards([data / "a.npy", data / "b.npy"], channels=32)
+    student = load_checkpoint(tmp_path / "qat.safetensors")
+    assert isinstance(student, QATStage2)
+    teacher = load_checkpoint(data / "teacher.safetensors")
+    assert golden_sqnr(student, teacher, shards.gather(range(20, 24))) == after
+
+
+def test_a_run_leaves_log_events_plot_and_summary(data: Path, tmp_path: Path) -> None:
+    _run(data, tmp_path)
+    rows = read_rows(tmp_path / "metrics.csv")
+    assert [row["step"] for row in rows] == list(range(12))
+    assert set(rows[0]) == set(COLUMNS)
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+    assert list((tmp_path / "tensorboard").iterdir())
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["config"]["steps"] == 12
+    assert summary["tuned"]["y1_db"] > 10
+
+
+def test_killed_at_any_moment_and_resumed_the_weights_are_bit_identical(data: Path, tmp_path: Path) -> None:
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    knobs = {"steps": 24, "checkpoint_every": 3, "keep_checkpoints": 2}
+    subprocess.run([sys.executable, *_command(data, whole, **knobs)], check=True, capture_output=True)
+
+    process = subprocess.Popen([sys.executable, *_command(data, cut, **knobs)], stderr=subprocess.DEVNULL)
+    while process.poll() is None and not list((cut / "checkpoints").glob("step-0000000[6-9].json")):
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not (cut / "qat.safetensors").exists()
+
+    resumed = [sys.executable, *_command(data, cut, "--resume", **knobs)]
+    subprocess.run(resumed, check=True, capture_output=True)
+    assert json.loads((cut / "summary.json").read_text())["first_step"] >= 6
+    assert (cut / "qat.safetensors").read_bytes() == (whole / "qat.safetensors").read_bytes()
+    kept = [{k: v for k, v in row.items() if k != "samples_per_s"} for row in read_rows(cut / "metrics.csv")]
+    wanted = [{k: v for k, v in row.items() if k != "samples_per_s"} for row in read_rows(whole / "metrics.csv")]
+    assert kept == wanted
+
+
+@pytest.mark.parametrize("ranges", ["learned", "moving_average"])
+def test_two_ranks_end_where_one_does_at_the_same_global_batch(data: Path, tmp_path: Path, ranges: str) -> None:
+    knobs = {"ranges": ranges, "steps": 4, "ema_decay": 0.0, "warmup": 0.0, "learning_rate": 1e-4}
+    _run(data, tmp_path / "one", **knobs)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*torchrun, *_command(data, tmp_path / "two", **knobs)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    one, two = (load_file(tmp_path / name / "qat.safetensors") for name in ("one", "two"))
+    start = QATStage2.from_float(load_checkpoint(data / "teacher.safetensors")).state_dict()
+    learned = [name for name in one if name.endswith(("weight", "bias"))]
+    moved = torch.cat([(one[name] - start[name]).flatten() for name in learned]).norm()
+    apart = torch.cat([(one[name] - two[name]).flatten() for name in learned]).norm()
+    assert apart < 0.2 * moved
+    for name in one:
+        if name.endswith("scale"):
+            assert two[name].item() == pytest.approx(one[name].item(), rel=0.01), name
+    losses = [[row["loss"] for row in read_rows(tmp_path / n / "metrics.csv")] for n in ("one", "two")]
+    assert losses[0][0] == pytest.approx(losses[1][0], rel=1e-4)
+    assert losses[0] == pytest.approx(losses[1], rel=0.1)
+
+
+def test_a_batch_that_the_ranks_cannot_share_is_refused(data: Path, tmp_path: Path) -> None:
+    config = QatConfig.from_mapping(SMALL | {"batch": 3})
+    source = ShardSource(FeatureShards([data / "a.npy"], channels=32), config)
+    two = Ranks(0, 2, torch.device("cpu"))
+    with pytest.raises(ValueError, match=r"`batch` \(=3\) must be a multiple of the number of ranks \(2\)"):
+        fine_tune(Stage2(), source, config, out=tmp_path, resume=False, ranks=two, console=Console())
+
+
+def test_a_diverging_loss_stops_the_run_and_leaves_the_last_checkpoint_whole(data: Path, tmp_path: Path) -> None:
+    knobs = {"learning_rate": 1.0, "warmup": 0.0, "checkpoint_every": 1, "clip_norm": 1e6, "diverged_at": 2.0}
+    with pytest.raises(QatError, match=r"diverged_at.*lower `learning_rate` \(=1.0\)"):
+        _run(data, tmp_path, **knobs)
+    found = newest_checkpoint(tmp_path / "checkpoints")
+    assert found is not None
+    assert all(torch.isfinite(t).all() for t in found.tensors.values() if t.is_floating_point())
+
+
+def test_a_loss_that_is_not_a_number_stops_the_run_before_the_weights_take_it(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = ShardSource.batch
+
+    def poisoned(self: ShardSource, step: int, *, rank: int, ranks: int) -> object:
+        batch = real(self, step, rank=rank, ranks=ranks)
+        if step == 5:
+            batch.features[0, 0, 0, 0] = float("nan")
+        return batch
+
+    monkeypatch.setattr(ShardSource, "batch", poisoned)
+    with pytest.raises(QatError, match="not finite at step 5"):
+        _run(data, tmp_path)
+    found = newest_checkpoint(tmp_path / "checkpoints")
+    assert found is not None
+    assert found.step == 4
+    monkeypatch.undo()
+    assert _run(data, tmp_path, resume=True).first_step == 4
+
+
+def test_a_full_disk_stops_the_run_and_leaves_the_last_checkpoint_whole(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = ShardSource.batch
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def filling_up(self: ShardSource, step: int, *, rank: int, ranks: int) -> object:
+        if step == 6:  # from here on no file can grow past what a log needs
+            resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, limits[1]))
+        return real(self, step, rank=rank, ranks=ranks)
+
+    monkeypatch.setattr(ShardSource, "batch", filling_up)
+    try:
+        with pytest.raises(QatError, match=r"no room to write.*--resume"):
+            _run(data, tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    found = newest_checkpoint(tmp_path / "checkpoints")
+    assert found is not None
+    assert found.step == 4
+    assert not list(tmp_path.rglob("*.partial"))
+    monkeypatch.undo()
+    assert _run(data, tmp_path, resume=True).first_step == 4
+
+
+def test_a_run_is_neither_overwritten_nor_resumed_from_nothing(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(QatError, match="nothing to resume"):
+        _run(data, tmp_path, resume=True)
+    _run(data, tmp_path)
+    with pytest.raises(ValueError, match="holds a run already: go on with --resume"):
+        _run(data, tmp_path)
+
+
+def test_a_run_is_not_resumed_with_another_config_or_teacher(data: Path, tmp_path: Path) -> None:
+    _run(data, tmp_path)
+    with pytest.raises(QatError, match=r"`config.learning_rate` was 0.0005 .* is now 0.1"):
+        _run(data, tmp_path, resume=True, learning_rate=0.1)
+    other = data / "other"
+    other.mkdir()
+    for name in ("a.npy", "b.npy"):
+        os.link(data / name, other / name)
+    save_checkpoint(Stage2(), other / "teacher.safetensors")
+    with pytest.raises(QatError, match="`teacher_sha256` was"):
+        _run(other, tmp_path, resume=True)
+
+
+def test_a_teacher_whose_config_does_not_fit_the_features_is_refused_by_the_command(data: Path, tmp_path: Path) -> None:
+    save_checkpoint(Stage2(Stage2Config(in_channels=16)), tmp_path / "teacher.safetensors")
+    command = _command(data, tmp_path / "out")
+    command[command.index("--teacher") + 1] = str(tmp_path / "teacher.safetensors")
+    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "features must be [N,16,H,W]" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_quantisation_aware_stage2_trains_inside_another_network_by_a_plain_loop() -> None:
+    """The README's example: one's own network, one's own loop."""
+    torch.manual_seed(0)
+    images, labels = torch.rand(16, 3, 32, 64), torch.arange(16) % 2
+    images[labels == 1] *= 0.5
+
+    class Mine(nn.Module):
+        def __init__(self, stage2: nn.Module) -> None:
+            super().__init__()
+            self.stem = nn.Sequential(nn.Conv2d(3, 32, 4, stride=4), nn.SiLU())
+            self.stage2 = stage2
+            self.head = nn.Linear(32 + 64, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y1, y2 = self.stage2(self.stem(x))
+            return self.head(torch.cat([y1.mean((2, 3)), y2.mean((2, 3))], dim=1))
+
+    network = Mine(QATStage2.from_float(Stage2().eval()))
+    with torch.no_grad():
+        network.stage2.calibrate(network.stem(images))  # ranges first; from here on it fake-quantises
+    optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3)
+    losses = []
+    for _ in range(30):
+        loss = nn.functional.cross_entropy(network(images), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.5 * losses[0]

@@ -1,0 +1,59 @@
+"""The knobs of `stage2 qat`: one documented file, checked values, overrides."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from litehrnet_stage2 import apps
+from litehrnet_stage2.apps.qat_config import QatConfig, read_config
+
+DOCUMENTED = Path(apps.__path__[0]) / "qat.toml"
+
+
+def test_the_documented_file_holds_every_knob_at_its_default() -> None:
+    assert tomllib.loads(DOCUMENTED.read_text()) == dataclasses.asdict(QatConfig())
+    assert read_config(DOCUMENTED) == read_config(None) == QatConfig()
+
+
+def test_every_knob_in_the_documented_file_carries_a_comment() -> None:
+    lines = [line for line in DOCUMENTED.read_text().splitlines() if "=" in line and not line.startswith("#")]
+    assert len(lines) == len(dataclasses.fields(QatConfig))
+    assert all("  # " in line or " # " in line for line in lines)
+
+
+def test_overrides_win_over_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text("steps = 7\nranges = 'moving_average'\n")
+    config = read_config(path, ["steps=9", "schedule=constant", "learning_rate=1", "task='landmarks'"])
+    assert (config.steps, config.ranges, config.schedule, config.task) == (9, "moving_average", "constant", "landmarks")
+    assert config.learning_rate == 1.0
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("stepps=3", "unknown key 'stepps'.*task, seed, steps"),
+        ("steps=0", r"`steps` \(=0\) must lie in \[1"),
+        ("steps=1.5", r"`steps` \(=1.5\) must be of type int"),
+        ("steps=true", r"`steps` \(=True\) must be of type int"),
+        ("learning_rate=nan", r"`learning_rate` \(=nan\) must lie in"),
+        ("ranges=guessed", r"`ranges` \(='guessed'\) must be one of learned, moving_average"),
+        ("crop_cells=7", r"`crop_cells` \(=7\) must be even"),
+        ("task_weight=1.0", "needs a task with labels"),
+        ("steps", "must read key=value"),
+    ],
+)
+def test_a_bad_value_is_refused_with_the_value_and_what_is_accepted(override: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        read_config(None, [override])
+
+
+def test_a_file_that_is_not_toml_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "broken.toml"
+    path.write_text("steps = = 3")
+    with pytest.raises(ValueError, match=r"broken\.toml is not valid TOML"):
+        read_config(path)
