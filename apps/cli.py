@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import typer
 
+from litehrnet_stage2.apps.bench import bench
 from litehrnet_stage2.apps.convert import convert
 from litehrnet_stage2.apps.demo import demo
+from litehrnet_stage2.apps.doctor import doctor
 from litehrnet_stage2.apps.inspect import inspect
 from litehrnet_stage2.apps.parity import parity
+from litehrnet_stage2.apps.report import report
+from litehrnet_stage2.apps.runner import runner
 
 app = typer.Typer(
     name="stage2",
@@ -18,8 +22,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for command in (demo, convert, parity, inspect):
+for command in (demo, convert, parity, inspect, bench, report, doctor):
     app.command()(command)
+app.add_typer(runner)
 
 
 def main() -> None:

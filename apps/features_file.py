@@ -25,6 +25,8 @@ def load_features(path: Path, channels: int) -> NDArray[np.float32]:
         raise ValueError(f"{path} must hold features of shape [N,{channels},H,W], N >= 1, but has shape {shape}")
     if array.dtype not in (np.float16, np.float32, np.float64):
         raise ValueError(f"{path} must hold float16, float32 or float64, but holds {array.dtype}")
-    if not np.isfinite(array).all():
-        raise ValueError(f"{path} holds values that are NaN or infinite: every value must be finite")
-    return array.astype(np.float32)
+    with np.errstate(over="ignore"):
+        features = array.astype(np.float32)
+    if not np.isfinite(features).all():
+        raise ValueError(f"{path} holds values that are NaN, infinite or too large for float32: all must be finite")
+    return features

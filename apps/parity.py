@@ -1,10 +1,12 @@
-"""`stage2 parity`: every code of every runtime against the golden ones."""
+"""`stage2 parity`: every code of every runtime against the golden ones, or its fidelity to the float network."""
 
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeAlias, Union
 
 import typer
 from rich.table import Table
@@ -12,7 +14,13 @@ from rich.table import Table
 from litehrnet_stage2.apps import console
 
 if TYPE_CHECKING:
-    from litehrnet_stage2.runtime import ParityResult
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from litehrnet_stage2.runtime import Bundle, FidelityResult, Golden, ParityResult
+
+Checked: TypeAlias = Union["ParityResult", "FidelityResult"]
+"""What became of one runtime: of an exact one its codes, of one with a function of its own its fidelity."""
 
 
 def parity(
@@ -29,19 +37,35 @@ def parity(
         ),
     ] = None,
     threads: Annotated[int, typer.Option(help="Threads of each runtime.")] = 1,
+    device: Annotated[
+        str,
+        typer.Option(
+            help="Where to run: emulated:cortex-a76 (or neoverse-n1, cortex-a72, i8mm), ssh:user@host[:port], "
+            "adb[:serial], or local for the native runner here. Default: this Python."
+        ),
+    ] = "",
     json: console.JsonFile = None,
     verbose: console.Verbose = False,
 ) -> None:
     """Run a bundle's artifacts and compare their int8 codes with the golden ones. Exit 1 if any differs.
+
+    The Neural Engine's form (`coreml-eval-ane`, `coreml-ane`) computes another function: it is compared with
+    the float network instead, and fails if it is further from that than the golden codes by more than 0.5 dB.
 
     Examples:
 
         stage2 parity bundle
 
         stage2 parity bundle --runtime onnxruntime --inputs features.npy --json parity.json
+
+        stage2 parity bundle --runtime coreml-eval --runtime coreml-eval-ane
+
+        stage2 parity bundle --device emulated:cortex-a76
     """
     with console.working(verbose=verbose) as progress:
-        results = check_bundle(bundle, runtimes=runtime, inputs=inputs, threads=threads, progress=progress)
+        results = check_bundle(
+            bundle, runtimes=runtime, inputs=inputs, threads=threads, device=device, progress=progress
+        )
         console.write_json([plain(result) for result in results], json)
     if str(json) != "-":
         show(results)
@@ -54,35 +78,108 @@ def check_bundle(
     runtimes: list[str] | None,
     inputs: Path | None,
     threads: int,
+    device: str = "",
     progress: console.Progress,
-) -> list[ParityResult]:
-    """Check each runtime in turn; without a choice, golden and those that have an artifact in the bundle."""
+) -> list[Checked]:
+    """Check each runtime in turn; without a choice, golden and those whose artifact computes its function.
+
+    Raises:
+        ValueError: `inputs` for a runtime that is compared with the float network.
+        BundleError, RuntimeUnavailableError: a runtime cannot be opened.
+    """
     from litehrnet_stage2.apps.features_file import load_features
-    from litehrnet_stage2.runtime import Bundle, check_parity, expected, open_session
+    from litehrnet_stage2.runtime import OWN_FUNCTION, Bundle, check_fidelity, check_parity, expected, open_session
+    from litehrnet_stage2.runtime.devices import DEVICE_RUNTIMES
 
     opened = Bundle.open(folder)
-    given = {"golden": "golden", "executorch": "executorch", "onnx": "onnxruntime"}
-    if runtimes is None:
-        runtimes = ["golden", *(given[name] for name in opened.manifest.artifacts if name in given)]
-    if inputs is None:
-        due, unsnapped = opened.golden(), None
-    else:
+    chosen = runtimes is not None
+    runtimes = list(dict.fromkeys(default_runtimes(opened.manifest.artifacts) if runtimes is None else runtimes))
+    golden, due, unsnapped = opened.golden(), None, None
+    if inputs is not None:
+        if own := [name for name in runtimes if name in OWN_FUNCTION]:
+            raise ValueError(
+                f"{own[0]} is compared with the float network, whose outputs the bundle has for the golden inputs "
+                "alone: leave out --inputs"
+            )
         progress("evaluating the golden codes")
         unsnapped = load_features(inputs, opened.manifest.input.shape[1])
         due = expected(opened.function(), unsnapped)
-    results = []
+    if device:
+        names = runtimes if chosen else [name for name in runtimes if name in DEVICE_RUNTIMES]
+        return _check_on_device(device, opened, names, due or golden, unsnapped, threads=threads, progress=progress)
+    results: list[Checked] = []
     for name in runtimes:
         progress(f"running {name}")
-        results.append(check_parity(open_session(opened, name, threads=threads), due, unsnapped=unsnapped))
+        session = open_session(opened, name, threads=threads)
+        if name in OWN_FUNCTION:
+            results.append(check_fidelity(session, golden))
+        else:
+            results.append(check_parity(session, due or golden, unsnapped=unsnapped))
     return results
 
 
-def plain(result: ParityResult) -> dict[str, object]:
-    """A result as JSON has it."""
-    return {"passed": result.passed, **dataclasses.asdict(result)}
+def _check_on_device(
+    name: str,
+    bundle: Bundle,
+    runtimes: Sequence[str],
+    due: Golden,
+    unsnapped: NDArray[np.float32] | None,
+    *,
+    threads: int,
+    progress: console.Progress,
+) -> list[Checked]:
+    """Check each runtime on a device; what has to be built or unpacked for it is, once.
+
+    Raises:
+        ValueError: no such device, or a runtime that devices do not have.
+        DeviceError: the device cannot be reached, or lacks the runtime.
+    """
+    from litehrnet_stage2.runtime import check_parity
+    from litehrnet_stage2.runtime.devices import open_device_session, parse_device
+
+    results: list[Checked] = []
+    with parse_device(name, progress=progress) as device:
+        for runtime in runtimes:
+            progress(f"running {runtime} on {name}")
+            with open_device_session(bundle, runtime, device, threads=threads) as session:
+                found = check_parity(session, due, unsnapped=unsnapped)
+            results.append(dataclasses.replace(found, device=device.facts()))
+    return results
 
 
-def show(results: list[ParityResult]) -> None:
+def default_runtimes(artifacts: Mapping[str, str]) -> list[str]:
+    """Golden, and a runtime for each artifact that computes the integer function and can be run here."""
+    given = {"executorch": "executorch", "onnx": "onnxruntime"}
+    if importlib.util.find_spec("coremltools"):
+        given["coreml"] = "coreml-eval"
+    return ["golden", *(given[name] for name in artifacts if name in given)]
+
+
+def plain(result: Checked) -> dict[str, object]:
+    """A result as JSON has it; `kind` tells codes from fidelity."""
+    from litehrnet_stage2.runtime import FidelityResult
+
+    values = dataclasses.asdict(result)
+    if isinstance(result, FidelityResult):
+        for name, output in result.outputs.items():
+            values["outputs"][name] |= {"bound_db": output.bound_db, "passed": output.passed}
+        return {"kind": "fidelity", "passed": result.passed, **values}
+    return {"kind": "codes", "passed": result.passed, **values}
+
+
+def show(results: Sequence[Checked]) -> None:
+    """Print a table of those compared by codes, and one of those compared with the float network."""
+    from litehrnet_stage2.runtime import ParityResult
+
+    codes = [result for result in results if isinstance(result, ParityResult)]
+    fidelity = [result for result in results if not isinstance(result, ParityResult)]
+    if codes:
+        show_codes(codes)
+    if fidelity:
+        show_fidelity(fidelity)
+
+
+def show_codes(results: Sequence[ParityResult]) -> None:
     """Print the table, and the flips where inputs lay off the grid."""
     table = Table(title=f"Parity with the golden codes, {results[0].images} inputs")
     for column in ("runtime", "output", "compared", "mismatches", "largest", "SHA-256 of codes"):
@@ -99,6 +196,15 @@ def show(results: list[ParityResult]) -> None:
                 "" if index else result.codes_sha256[:16],
             )
     console.out.print(table)
+    if (device := results[0].device) is not None:
+        kind = "emulated: parity holds, time means nothing" if device.emulated else device.soc or device.arch
+        console.out.print(
+            f"On {device.device} ({kind}), {', '.join(device.features) or 'no int8 extensions'}", highlight=False
+        )
+        if device.has_sme:
+            console.out.print(
+                "This CPU has SME: the runtimes may choose kernels that others do not have.", highlight=False
+            )
     for result in results:
         if flips := result.flips:
             console.out.print(
@@ -107,3 +213,19 @@ def show(results: list[ParityResult]) -> None:
                 f"({flips.outputs / flips.compared:.2e})",
                 highlight=False,
             )
+
+
+def show_fidelity(results: Sequence[FidelityResult]) -> None:
+    """Print the signal to noise of each output, and what it has to reach."""
+    table = Table(title=f"Fidelity to the float network, {results[0].images} inputs, signal to noise in dB")
+    for column in ("runtime", "output", "its own", "golden codes", "at least", "verdict"):
+        table.add_column(column, justify="left" if column in ("runtime", "output", "verdict") else "right")
+    for result in results:
+        for index, (name, output) in enumerate(result.outputs.items()):
+            table.add_row(
+                "" if index else f"{result.session.runtime} {result.session.version}",
+                name,
+                *(f"{value:.2f}" for value in (output.sqnr_db, output.golden_sqnr_db, output.bound_db)),
+                "[green]pass[/]" if output.passed else "[bold red]fail[/]",
+            )
+    console.out.print(table)

@@ -20,7 +20,6 @@ from litehrnet_stage2.reference import golden, integer_function
 from litehrnet_stage2.reference.freeze import Proof
 from litehrnet_stage2.reference.integer_function import INPUT, OUTPUTS, IntegerFunction, Quantization
 from litehrnet_stage2.reference.manifest import (
-    FILE_NAME,
     FUNCTION,
     GOLDEN,
     SCHEMA_VERSION,
@@ -28,6 +27,7 @@ from litehrnet_stage2.reference.manifest import (
     FileEntry,
     Manifest,
     TensorSpec,
+    holds_bundle,
 )
 
 FloatNetwork: TypeAlias = Callable[[NDArray[np.float32]], tuple[NDArray[np.float32], NDArray[np.float32]]]
@@ -81,7 +81,8 @@ def check_replaceable(out: Path) -> None:
     Raises:
         BundleError: something is there that is neither a bundle nor an empty folder.
     """
-    if out.exists() and not (out / FILE_NAME).is_file() and not (out.is_dir() and not any(out.iterdir())):
+    empty = out.is_dir() and not any(out.iterdir())
+    if out.exists() and not empty and not holds_bundle(out):
         raise BundleError(f"{out} exists and is no bundle: give --out a new folder, or one that holds a bundle")
 
 

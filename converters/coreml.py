@@ -8,7 +8,6 @@ of scale 1.
 
 from __future__ import annotations
 
-import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -18,8 +17,8 @@ import numpy as np
 from coremltools.converters.mil import Builder as mb  # noqa: N813
 from coremltools.converters.mil.mil import Program, types
 
+from litehrnet_stage2.converters import mlpackage
 from litehrnet_stage2.converters.coverage import Coverage, node_counts
-from litehrnet_stage2.converters.metadata import describe
 from litehrnet_stage2.converters.targets import Deployment
 from litehrnet_stage2.reference.integer_function import (
     INPUT,
@@ -64,9 +63,8 @@ def convert(function: IntegerFunction, path: Path, deployment: Deployment) -> Co
         skip_model_load=True,
     )
     coverage = _coverage(model).check(expected_coverage(function), "coreml")
-    describe(model, "the integer function, in whole float32 numbers; codes equal those of every other runtime")
-    shutil.rmtree(path, ignore_errors=True)
-    model.save(str(path))
+    what = "the integer function, in whole float32 numbers; codes equal those of every other runtime"
+    mlpackage.save(model, path, what)
     return coverage
 
 

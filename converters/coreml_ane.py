@@ -6,7 +6,6 @@ accelerator is worth more than equality of codes.
 
 from __future__ import annotations
 
-import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,8 @@ import coremltools as ct
 import numpy as np
 import torch
 
+from litehrnet_stage2.converters import mlpackage
 from litehrnet_stage2.converters.coverage import Coverage, node_counts
-from litehrnet_stage2.converters.metadata import describe
 from litehrnet_stage2.converters.targets import Deployment
 from litehrnet_stage2.reference.integer_function import INPUT, OUTPUTS, Add, Conv, IntegerFunction, Resize, SiLU
 from litehrnet_stage2.reference.neural_engine import NeuralEngineStage2, read_by_convolutions
@@ -43,9 +42,7 @@ def convert(function: IntegerFunction, path: Path, deployment: Deployment) -> Co
         skip_model_load=True,
     )
     coverage = count(model).check(expected_coverage(function), "coreml-ane")
-    describe(model, "the Neural Engine's float16 form of Stage2; not the integer function")
-    shutil.rmtree(path, ignore_errors=True)
-    model.save(str(path))
+    mlpackage.save(model, path, "the Neural Engine's float16 form of Stage2; not the integer function")
     return coverage
 
 

@@ -24,8 +24,19 @@ from torch import nn
 
 from litehrnet_stage2.converters.coverage import Coverage, node_counts
 from litehrnet_stage2.converters.targets import Deployment
+from litehrnet_stage2.converters.xnnpack_payload import operators
 from litehrnet_stage2.reference.frozen import FloatFrozenStage2
 from litehrnet_stage2.reference.integer_function import Add, Conv, IntegerFunction, Resize, SiLU
+
+_KINDS = {
+    "XNNConv2d": "convolution",
+    "XNNDepthwiseConv2d": "convolution",
+    "XNNSigmoid": "sigmoid",
+    "XNNMultiply": "mul",
+    "XNNAdd": "add",
+    "XNNStaticResizeBilinear2D": "upsample_bilinear2d",
+}
+"""XNNPACK's operators by the names that the exported graph has for them."""
 
 
 def convert(function: IntegerFunction, path: Path, deployment: Deployment) -> Coverage:
@@ -36,7 +47,7 @@ def convert(function: IntegerFunction, path: Path, deployment: Deployment) -> Co
     """
     features = torch.zeros(1, function.config.in_channels, deployment.height, deployment.width)
     program = lower(FloatFrozenStage2(function), features)
-    coverage = _coverage(program).check(expected_coverage(function), "executorch")
+    coverage = coverage_of(program).check(expected_coverage(function), "executorch")
     path.write_bytes(program.to_executorch().buffer)
     return coverage
 
@@ -68,8 +79,8 @@ def lower(module: nn.Module, example: torch.Tensor) -> EdgeProgramManager:
     )
 
 
-def _coverage(program: EdgeProgramManager) -> Coverage:
-    """Count operators inside the delegate by what they read and write; what is outside counts as float."""
+def coverage_of(program: EdgeProgramManager) -> Coverage:
+    """Count operators inside the delegates by what they read and write; what is outside counts as float."""
     int8: Counter[str] = Counter()
     floating: Counter[str] = Counter()
     boundary: Counter[str] = Counter()
@@ -77,23 +88,19 @@ def _coverage(program: EdgeProgramManager) -> Coverage:
     delegates = [module for name, module in outer.named_children() if name.startswith("lowered_module")]
     calls = [node for node in outer.graph.nodes if node.op == "call_function"]
     floating.update(_name(n) for n in calls if _name(n) not in ("getitem", "executorch_call_delegate"))
-    for delegate in delegates:
-        for node in delegate.original_module.graph.nodes:
-            if node.op != "call_function":
-                continue
-            readers = [user for user in node.users if user.op != "output"]
-            kind = _name(node)
-            if kind.startswith("quantize"):
-                if node.args[0].op == "placeholder":
-                    boundary["quantize"] += 1
-            elif kind.startswith("dequantize"):
-                if not readers:
-                    boundary["dequantize"] += 1
-            elif kind != "getitem":
-                activations = [n for n in node.all_input_nodes if n.op == "call_function"]
-                quantised = all(_name(n).startswith("dequantize") for n in activations) and bool(readers)
-                quantised &= all(_name(user).startswith("quantize") for user in readers)
-                (int8 if quantised else floating)[kind] += 1
+    for operator in (found for delegate in delegates for found in operators(delegate.processed_bytes)):
+        kind = _KINDS.get(operator.kind, operator.kind)
+        match operator.kind, operator.reads_codes, operator.writes_codes:
+            case "XNNStaticTranspose", _, _:
+                pass  # moves values between NCHW and NHWC, computes nothing
+            case "XNNConvert", False, True:
+                boundary["quantize"] += 1
+            case "XNNConvert", True, False:
+                boundary["dequantize"] += 1
+            case _, True, True:
+                int8[kind] += 1
+            case _:
+                floating[kind] += 1
     return Coverage(int8=dict(int8), floating=dict(floating), boundary=dict(boundary), partitions=len(delegates))
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import operator
 import tempfile
+import uuid
 from collections import Counter
 from pathlib import Path
 
@@ -15,6 +18,7 @@ from executorch.backends.apple.coreml.partition import CoreMLPartitioner
 from executorch.exir import to_edge_transform_and_lower
 from torch._higher_order_ops.executorch_call_delegate import executorch_call_delegate
 
+from litehrnet_stage2.converters import mlpackage
 from litehrnet_stage2.converters.coreml_ane import expected_coverage
 from litehrnet_stage2.converters.coverage import Coverage, CoverageError
 from litehrnet_stage2.converters.targets import Deployment
@@ -45,18 +49,49 @@ def convert(function: IntegerFunction, path: Path, deployment: Deployment) -> Co
     outside = [target for target in calls if target not in (operator.getitem, executorch_call_delegate)]
     if outside or len(delegates) != 1:
         raise CoverageError(f"executorch-coreml: {len(delegates)} delegates, {outside} outside; due is one alone")
-    coverage = _coverage(delegates[0].processed_bytes).check(expected_coverage(function), "executorch-coreml")
+    (delegate,) = delegates
+    with tempfile.TemporaryDirectory() as folder:
+        package = unpack(delegate.processed_bytes, Path(folder))
+        coverage = _coverage(package).check(expected_coverage(function), "executorch-coreml")
+        delegate._processed_bytes = _repack(package)
     path.write_bytes(program.to_executorch().buffer)
     return coverage
 
 
-def _coverage(processed: bytes) -> Coverage:
+def unpack(processed: bytes, folder: Path) -> Path:
+    """Unpack a delegate's bytes into `folder`; the package that they hold.
+
+    Raises:
+        CoverageError: they hold none.
+    """
+    unpacked = executorchcoreml.unflatten_directory_contents(processed, str(folder))
+    packages = list(folder.glob("*/*.mlpackage"))
+    if not unpacked or len(packages) != 1:
+        raise CoverageError("executorch-coreml: the delegate's package cannot be unpacked")
+    return packages[0]
+
+
+def _repack(package: Path) -> bytes:
+    """A delegate's bytes again, without what only its profiler reads: half of them.
+
+    The device keeps compiled models by their identifier. It is made of the content here, so that an equal
+    program is compiled once and another never taken for it.
+    """
+    mlpackage.tidy(package)
+    root = package.parent
+    (root / "debug_info.json").unlink(missing_ok=True)
+    content = b"".join(path.read_bytes() for path in sorted(package.rglob("*")) if path.is_file())
+    card = root / "metadata.json"
+    values = json.loads(card.read_text(encoding="utf-8"))
+    values["identifier"] = f"executorch_{uuid.UUID(bytes=hashlib.sha256(content).digest()[:16])}"
+    card.write_text(json.dumps(values), encoding="utf-8")
+    processed: bytes = executorchcoreml.flatten_directory_contents(str(root))
+    return processed
+
+
+def _coverage(package: Path) -> Coverage:
     """Count the operators of the package inside the delegate."""
-    with tempfile.TemporaryDirectory() as folder:
-        if not executorchcoreml.unflatten_directory_contents(processed, folder):
-            raise CoverageError("executorch-coreml: the delegate's package cannot be unpacked")
-        (package,) = {path.parent for path in Path(folder).rglob("Manifest.json")}
-        program = ct.utils.load_spec(str(package)).mlProgram
+    program = ct.utils.load_spec(str(package)).mlProgram
     (function,) = program.functions.values()
     (block,) = function.block_specializations.values()
     counts = Counter(operation.type for operation in block.operations)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ def convert(function: IntegerFunction, path: Path, deployment: Deployment) -> Co
         CoverageError: ONNX Runtime would leave an operator in float.
     """
     model = build(function, height=deployment.height, width=deployment.width)
-    coverage = _coverage(model).check(expected_coverage(function), "onnx")
+    coverage = coverage_of(model).check(expected_coverage(function), "onnx")
     path.write_bytes(model.SerializeToString(deterministic=True))
     return coverage
 
@@ -73,47 +74,67 @@ def expected_coverage(function: IntegerFunction) -> Coverage:
 
 
 def build(function: IntegerFunction, *, height: int, width: int) -> onnx.ModelProto:
-    """The model, before any optimisation; equal functions give equal bytes."""
-    graph = _Graph(function)
-    graph.quantize(INPUT, _codes(INPUT), function.input_quantization)
-    for node in function.nodes:
-        match node:
-            case Conv():
-                graph.conv(node)
-            case SiLU():
-                graph.silu(node)
-            case Add():
-                terms = [graph.read(name, node.name) for name in node.inputs]
-                graph.write(node.name, graph.operator("Add", terms, node.name))
-            case Resize():
-                graph.resize(node)
+    """The model with float32 at its border, before any optimisation; equal functions give equal bytes."""
+    graph = _Graph(function, {})
+    graph.quantize(INPUT, graph.codes(INPUT), function.input_quantization)
+    graph.body()
     for output, tensor in zip(OUTPUTS, function.outputs, strict=True):
-        graph.dequantize(_codes(tensor), output, function.quantization[tensor])
+        graph.dequantize(graph.codes(tensor), output, function.quantization[tensor])
+    return graph.model(TensorProto.FLOAT, height=height, width=width)
 
-    channels = function.config.num_channels
-    shapes = ((1, channels[0], height, width), (1, channels[1], height // 2, width // 2))
-    features = helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, (1, function.config.in_channels, height, width))
-    outputs = [
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
-        for name, shape in zip(OUTPUTS, shapes, strict=True)
-    ]
-    model = helper.make_model(
-        helper.make_graph(graph.nodes, "stage2", [features], outputs, list(graph.initializers.values())),
-        opset_imports=[helper.make_opsetid("", OPSET)],
-        ir_version=IR_VERSION,
-        producer_name="litehrnet-stage2",
-    )
-    onnx.checker.check_model(model, full_check=True)
-    return model
+
+def build_codes(function: IntegerFunction, *, height: int, width: int) -> onnx.ModelProto:
+    """The model with uint8 codes at its border: nothing is quantised or dequantised there."""
+    border = {INPUT: INPUT, **dict(zip(function.outputs, OUTPUTS, strict=True))}
+    graph = _Graph(function, border)
+    graph.body()
+    return graph.model(TensorProto.UINT8, height=height, width=width)
 
 
 class _Graph:
-    """The nodes and initialisers so far."""
+    """The nodes and initialisers so far; `names` says what some tensors' codes are called."""
 
-    def __init__(self, function: IntegerFunction) -> None:
+    def __init__(self, function: IntegerFunction, names: Mapping[str, str]) -> None:
         self.function = function
+        self.names = names
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: dict[str, onnx.TensorProto] = {}
+
+    def body(self) -> None:
+        """Append every node of the function, from the input's codes to the outputs'."""
+        for node in self.function.nodes:
+            match node:
+                case Conv():
+                    self.conv(node)
+                case SiLU():
+                    self.silu(node)
+                case Add():
+                    terms = [self.read(name, node.name) for name in node.inputs]
+                    self.write(node.name, self.operator("Add", terms, node.name))
+                case Resize():
+                    self.resize(node)
+
+    def model(self, kind: TensorProto.DataType, *, height: int, width: int) -> onnx.ModelProto:
+        """The model of these nodes, with elements of a kind at its border."""
+        config = self.function.config
+        c1, c2 = config.num_channels
+        shapes = ((1, c1, height, width), (1, c2, height // 2, width // 2))
+        features = helper.make_tensor_value_info(INPUT, kind, (1, config.in_channels, height, width))
+        outputs = [
+            helper.make_tensor_value_info(name, kind, shape) for name, shape in zip(OUTPUTS, shapes, strict=True)
+        ]
+        model = helper.make_model(
+            helper.make_graph(self.nodes, "stage2", [features], outputs, list(self.initializers.values())),
+            opset_imports=[helper.make_opsetid("", OPSET)],
+            ir_version=IR_VERSION,
+            producer_name="litehrnet-stage2",
+        )
+        onnx.checker.check_model(model, full_check=True)
+        return model
+
+    def codes(self, tensor: str) -> str:
+        """The name of a tensor's codes."""
+        return self.names.get(tensor, f"{tensor}/codes")
 
     def constant(self, name: str, value: Any) -> str:
         """An initialiser; the name."""
@@ -134,11 +155,11 @@ class _Graph:
 
     def read(self, tensor: str, reader: str) -> str:
         """A tensor as float, dequantised for one reader alone."""
-        return self.dequantize(_codes(tensor), f"{tensor}/for/{reader}", self.function.quantization[tensor])
+        return self.dequantize(self.codes(tensor), f"{tensor}/for/{reader}", self.function.quantization[tensor])
 
     def write(self, tensor: str, x: str) -> None:
         """Quantise `x` into a tensor's codes."""
-        self.quantize(x, _codes(tensor), self.function.quantization[tensor])
+        self.quantize(x, self.codes(tensor), self.function.quantization[tensor])
 
     def conv(self, node: Conv) -> None:
         x = self.read(node.input, node.name)
@@ -166,7 +187,7 @@ class _Graph:
         """On the codes as numbers: their own scale and zero point play no part."""
         grid = f"{node.name}/grid"
         parameters = self._parameters(grid, TIE_BREAKING_SCALE, 0)
-        self.operator("DequantizeLinear", [_codes(node.input), *parameters], grid)
+        self.operator("DequantizeLinear", [self.codes(node.input), *parameters], grid)
         scales = self.constant(f"{node.name}/scales", np.array([1, 1, 2, 2], np.float32))
         y = self.operator(
             "Resize",
@@ -175,7 +196,7 @@ class _Graph:
             mode="linear",
             coordinate_transformation_mode="half_pixel",
         )
-        self.quantize(y, _codes(node.name), Quantization(np.float32(1), -TO_UINT8))
+        self.quantize(y, self.codes(node.name), Quantization(np.float32(1), -TO_UINT8))
 
     def _parameters(self, prefix: str, scale: np.float32, zero_point: int) -> list[str]:
         return [
@@ -189,11 +210,7 @@ class _Graph:
         return self.operator("DequantizeLinear", inputs, name, axis=0)
 
 
-def _codes(tensor: str) -> str:
-    return f"{tensor}/codes"
-
-
-def _coverage(model: onnx.ModelProto) -> Coverage:
+def coverage_of(model: onnx.ModelProto) -> Coverage:
     """Count the operators that ONNX Runtime is left with after its own optimisation on this machine."""
     with tempfile.TemporaryDirectory() as folder:
         options = onnxruntime.SessionOptions()

@@ -56,6 +56,8 @@ class Target:
 TARGETS = {
     "executorch": Target("stage2.pte", "litehrnet_stage2.converters.executorch"),
     "onnx": Target("stage2.onnx", "litehrnet_stage2.converters.onnx"),
+    "executorch-codes": Target("stage2-codes.pte", "litehrnet_stage2.converters.executorch_codes"),
+    "onnx-codes": Target("stage2-codes.onnx", "litehrnet_stage2.converters.onnx_codes"),
     "coreml": Target("stage2.mlpackage", "litehrnet_stage2.converters.coreml"),
     "coreml-ane": Target("stage2-ane.mlpackage", "litehrnet_stage2.converters.coreml_ane"),
     "executorch-coreml": Target("stage2-coreml.pte", "litehrnet_stage2.converters.executorch_coreml"),

@@ -104,14 +104,26 @@ class Manifest:
                     **values,
                     "input": _tensor(values["input"]),
                     "outputs": tuple(_tensor(output) for output in values["outputs"]),
-                    "files": {name: FileEntry(**entry) for name, entry in values["files"].items()},
+                    "files": {name: _file(entry) for name, entry in values["files"].items()},
                 }
             )
+            names = (*manifest.files, *manifest.artifacts.values())
+            if len(manifest.outputs) != 2:
+                raise TypeError(f"{len(manifest.outputs)} outputs instead of y1 and y2")
         except (KeyError, TypeError, AttributeError) as error:
             raise BundleError(f"{path} is damaged ({error!r}): convert the checkpoint again") from error
-        for name in (*manifest.files, *manifest.artifacts.values()):
+        for name in names:
             check_inside(name)
         return manifest
+
+
+def holds_bundle(folder: Path) -> bool:
+    """Whether a folder holds a bundle of any schema version; files of other makers are called `manifest.json` too."""
+    try:
+        values = json.loads((folder / FILE_NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(values, dict) and {"schema_version", "golden_sha256"} <= values.keys()
 
 
 def check_inside(name: str) -> None:
@@ -128,4 +140,15 @@ def check_inside(name: str) -> None:
 
 
 def _tensor(values: Mapping[str, Any]) -> TensorSpec:
-    return TensorSpec(**{**values, "shape": tuple(values["shape"])})
+    spec = TensorSpec(**{**values, "shape": tuple(values["shape"])})
+    sizes = len(spec.shape) == 4 and all(type(size) is int and size > 0 for size in spec.shape)
+    if not (sizes and type(spec.scale) is float and spec.scale > 0 and type(spec.zero_point) is int):
+        raise TypeError(f"{spec} is no tensor")
+    return spec
+
+
+def _file(values: Mapping[str, Any]) -> FileEntry:
+    entry = FileEntry(**values)
+    if not (type(entry.sha256) is str and type(entry.size_bytes) is int):
+        raise TypeError(f"{entry} is no file")
+    return entry

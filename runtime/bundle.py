@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -115,13 +116,39 @@ class Bundle:
         for file in sorted(known):
             yield file, self.read(file)
 
+    def extract(self, name: str, into: Path) -> Path:
+        """Copy an artifact that is a folder into `into`: exactly the bytes whose hashes were checked.
+
+        Nothing lies between check and use for whoever reads the copy, if `into` is private.
+
+        Raises:
+            BundleError: a file is missing, changed, or there is one the manifest does not know.
+        """
+        for file, content in self.files_under(name):
+            path = into / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        return into / name
+
+    def sha256(self, name: str) -> str:
+        """SHA-256 of an artifact; of one that is a folder, over a line `<sha256>  <path>` for each of its files."""
+        if name in self.manifest.files:
+            return self.manifest.files[name].sha256
+        inside = sorted(file for file in self.manifest.files if file.startswith(f"{name}/"))
+        lines = "".join(f"{self.manifest.files[file].sha256}  {file}\n" for file in inside)
+        return hashlib.sha256(lines.encode()).hexdigest()
+
     def function(self) -> IntegerFunction:
         """The integer function.
 
         Raises:
             BundleError: its file is missing or changed.
         """
-        return integer_function.load(io.BytesIO(self.read(FUNCTION)))
+        content = self.read(FUNCTION)
+        try:
+            return integer_function.load(io.BytesIO(content))
+        except ValueError as error:
+            raise BundleError(f"{self.folder / FUNCTION} cannot be used: {error}") from error
 
     def golden(self) -> Golden:
         """The golden inputs and codes.
@@ -129,11 +156,19 @@ class Bundle:
         Raises:
             BundleError: the file is missing, changed or not of the manifest's shapes.
         """
+        content = self.read(GOLDEN)
         try:
-            with np.load(io.BytesIO(self.read(GOLDEN)), allow_pickle=False) as arrays:
+            with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
                 golden = Golden(**{name: arrays[name] for name in ("x", "y1", "y2", "float_y1", "float_y2")})
-        except (KeyError, BadZipFile) as error:
+        except (KeyError, TypeError, ValueError, EOFError, BadZipFile) as error:
             raise BundleError(
                 f"{self.folder / GOLDEN} does not hold the golden inputs and outputs ({error})"
             ) from error
+        specs = (self.manifest.input, *self.manifest.outputs)
+        for spec, array, dtype in zip(specs, (golden.x, golden.y1, golden.y2), ("float32", "int8", "int8"), strict=True):
+            if not len(array) or array.shape != (len(golden.x), *spec.shape[1:]) or array.dtype != dtype:
+                raise BundleError(
+                    f"{self.folder / GOLDEN} has `{spec.name}` as {array.dtype} {list(array.shape)}, where the "
+                    f"manifest has {dtype} [N,{','.join(map(str, spec.shape[1:]))}]: convert the checkpoint again"
+                )
         return golden

@@ -3,46 +3,80 @@
 from __future__ import annotations
 
 from importlib.metadata import version
+from pathlib import Path
 from types import ModuleType
 
 from litehrnet_stage2.runtime.bundle import Bundle
+from litehrnet_stage2.runtime.program import Array, Outputs, Program
 from litehrnet_stage2.runtime.session import (
-    Float,
     OutputError,
+    ProgramSession,
     RuntimeUnavailableError,
     Session,
-    SessionInfo,
     session_info,
 )
 
 
-class ExecuTorchSession(Session):
-    """Runs the bundle's `.pte`. XNNPACK's thread pool is the process's: the last session opened sizes it."""
+class ExecuTorchProgram(Program):
+    """An opened `.pte`. XNNPACK's thread pool is the process's: the last program opened sizes it.
 
-    def __init__(self, info: SessionInfo, program: bytes, portable_lib: ModuleType) -> None:
-        super().__init__(info)
-        portable_lib._unsafe_reset_threadpool(info.threads)
-        self._content = program  # the module reads from this memory as long as it lives
-        self._module = portable_lib._load_for_executorch_from_buffer(program)
+    Args:
+        content: the bytes of the file.
+        threads: of the pool.
+        traced: record an event for each operator, for `write_trace`.
+    """
 
-    def _infer(self, image: Float) -> tuple[Float, Float]:
+    def __init__(self, content: bytes, threads: int, *, traced: bool = False) -> None:
+        bindings = _bindings()
         import torch
 
-        outputs = self._module.run_method("forward", (torch.from_numpy(image),))
+        self._from_numpy = torch.from_numpy
+        bindings._unsafe_reset_threadpool(threads)
+        self._content = content  # the module reads from this memory as long as it lives
+        self._module = bindings._load_for_executorch_from_buffer(content, enable_etdump=traced)
+        self._run = self._module.run_method
+
+    def run(self, x: Array) -> Outputs:
+        """One inference; the outputs are views of the module's memory."""
+        outputs = self._run("forward", (self._from_numpy(x),), clone_outputs=False)
         if len(outputs) != 2:
-            raise OutputError(f"{self.info.artifact} returned {len(outputs)} outputs, not y1 and y2")
+            raise OutputError(f"the .pte returned {len(outputs)} outputs, not y1 and y2")
         return outputs[0].numpy(), outputs[1].numpy()
+
+    def write_trace(self, path: Path) -> None:
+        """Write the events of every run so far as an ETDump."""
+        self._module.write_etdump_result_to_file(str(path))
+
+
+def open_program(content: bytes, threads: int, *, exact: bool) -> ExecuTorchProgram:
+    """Open a `.pte`; whether it is a bundle's (`exact`) makes no difference here."""
+    return ExecuTorchProgram(content, threads)
+
+
+def library_version() -> str:
+    """Version of ExecuTorch, which is imported."""
+    _bindings()
+    return version("executorch")
 
 
 def open_session(bundle: Bundle, threads: int) -> Session:
     """Open the `.pte`, its hash checked before ExecuTorch sees a byte of it."""
     artifact = bundle.artifact("executorch")
-    program = bundle.read(artifact)
+    content = bundle.read(artifact)
+    info = session_info(
+        bundle, runtime="executorch", version=library_version(), artifact=artifact, threads=threads
+    )
+    return ProgramSession(info, open_program(content, threads, exact=True))
+
+
+def _bindings() -> ModuleType:
+    """The bindings' extension module: `portable_lib`, which re-exports it, imports the exporter for seconds."""
     try:
-        from executorch.extension.pybindings import portable_lib
+        import torch  # noqa: F401  # the extension needs its libraries loaded
+        from executorch.extension.pybindings import _C
     except ImportError as error:
         raise RuntimeUnavailableError(
             f"ExecuTorch cannot be imported ({error}): install it with `pip install 'litehrnet-stage2[convert]'`"
         ) from error
-    info = session_info(bundle, runtime="executorch", version=version("executorch"), artifact=artifact, threads=threads)
-    return ExecuTorchSession(info, program, portable_lib)
+    bindings: ModuleType = _C
+    return bindings

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from litehrnet_stage2.reference import golden
+from litehrnet_stage2.reference.integer_function import IntegerFunction
 from litehrnet_stage2.reference.manifest import FUNCTION
 from litehrnet_stage2.runtime.bundle import Bundle
 from litehrnet_stage2.runtime.session import Float, Session, SessionInfo, session_info
@@ -13,9 +14,9 @@ from litehrnet_stage2.runtime.session import Float, Session, SessionInfo, sessio
 class GoldenSession(Session):
     """Evaluates the bundle's integer function."""
 
-    def __init__(self, info: SessionInfo, bundle: Bundle) -> None:
+    def __init__(self, info: SessionInfo, function: IntegerFunction) -> None:
         super().__init__(info)
-        self._function = bundle.function()
+        self._function = function
 
     def _infer(self, image: Float) -> tuple[Float, Float]:
         codes = golden.evaluate(self._function, self._function.input_quantization.quantize(image))
@@ -25,5 +26,6 @@ class GoldenSession(Session):
 
 def open_session(bundle: Bundle, threads: int) -> Session:
     """Open the function; numpy decides itself how many threads its BLAS uses."""
+    function = bundle.function()
     info = session_info(bundle, runtime="golden", version=np.__version__, artifact=FUNCTION, threads=threads)
-    return GoldenSession(info, bundle)
+    return GoldenSession(info, function)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,9 @@ from litehrnet_stage2.reference import golden
 from litehrnet_stage2.reference.integer_function import OUTPUTS, IntegerFunction
 from litehrnet_stage2.runtime.bundle import Golden
 from litehrnet_stage2.runtime.session import Codes, Float, Session, SessionInfo
+
+if TYPE_CHECKING:
+    from litehrnet_stage2.runtime.devices import DeviceFacts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +27,7 @@ class OutputParity:
         mismatches: how many of them differ.
         max_lsb: the largest difference, in quantisation steps.
         histogram: how many codes are off by how many steps, the equal ones under 0.
-        sqnr_db: signal to noise of the dequantised output against golden; None where they are equal.
+        sqnr_db: signal to noise of the dequantised output against golden; None where they are equal or golden is zero.
     """
 
     compared: int
@@ -60,6 +64,7 @@ class ParityResult:
         codes_sha256: of the runtime's codes, y1 then y2.
         golden_sha256: of the expected ones.
         flips: the unsnapped inputs, where any lay off the grid.
+        device: what it ran on, where that is not this process.
     """
 
     session: SessionInfo
@@ -68,6 +73,7 @@ class ParityResult:
     codes_sha256: str
     golden_sha256: str
     flips: FlipRate | None = None
+    device: DeviceFacts | None = None
 
     @property
     def passed(self) -> bool:
@@ -109,12 +115,13 @@ def compare(found: Codes, wanted: Codes, *, zero_point: int) -> OutputParity:
     difference = found.astype(np.int64) - wanted.astype(np.int64)
     steps, counts = np.unique(difference, return_counts=True)
     mismatches = int(np.count_nonzero(difference))
+    signal = wanted.astype(np.float64) - zero_point
     return OutputParity(
         compared=difference.size,
         mismatches=mismatches,
         max_lsb=int(np.abs(difference).max(initial=0)),
         histogram={int(step): int(count) for step, count in zip(steps, counts, strict=True)},
-        sqnr_db=sqnr_db(wanted.astype(np.float64) - zero_point, difference) if mismatches else None,
+        sqnr_db=sqnr_db(signal, difference) if mismatches and signal.any() else None,
     )
 
 

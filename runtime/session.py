@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import importlib
+import threading
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
 import numpy as np
-from numpy.typing import NDArray
 
-from litehrnet_stage2.reference.integer_function import Quantization
+from litehrnet_stage2.reference.integer_function import OUTPUTS, Quantization
 from litehrnet_stage2.reference.manifest import TensorSpec
 from litehrnet_stage2.runtime.bundle import Bundle
-
-Float = NDArray[np.float32]
-Codes = NDArray[np.int8]
+from litehrnet_stage2.runtime.program import Array, Codes, CodesProgram, Float, Program
 
 
 class RuntimeUnavailableError(RuntimeError):
@@ -49,23 +47,32 @@ class SessionInfo:
 
 
 class Session(ABC):
-    """An opened artifact. Not thread-safe: give each thread a session of its own.
+    """An opened artifact. Threads may share it: what they ask is done one after another.
 
-    A batch is run image by image: the artifacts are made for one, as a phone has it.
+    A batch is run image by image: the artifacts are made for one, as a phone has it. For work in parallel,
+    give each thread a session of its own.
     """
 
     def __init__(self, info: SessionInfo) -> None:
         self.info = info
+        self._lock = threading.Lock()
 
-    def run(self, features: Float) -> tuple[Float, Float]:
+    def run(self, features: Float, *, out: tuple[Float, Float] | None = None) -> tuple[Float, Float]:
         """Features float32 `[N, in_channels, H, W]` -> `Y1 [N,C1,H,W]`, `Y2 [N,C2,H/2,W/2]`, float32.
+
+        Args:
+            features: any batch.
+            out: arrays of the outputs' shapes to fill and return, for callers that loop.
 
         Raises:
             ValueError: a wrong shape, dtype, or a value that is not finite.
         """
         self.check(features)
-        y1, y2 = zip(*(self._infer(image[None]) for image in features), strict=True)
-        return np.concatenate(y1), np.concatenate(y2)
+        y1, y2 = self._outputs(len(features), np.float32, out)
+        with self._lock:
+            for i, image in enumerate(features):
+                self._store(self._infer(image[None]), (y1, y2), i)
+        return y1, y2
 
     def run_codes(self, features: Float) -> tuple[Codes, Codes]:
         """Like `run`, but the int8 codes of both outputs.
@@ -83,22 +90,84 @@ class Session(ABC):
         Raises:
             ValueError: a wrong shape, dtype, or a value that is not finite.
         """
+        self._check_array(features, np.float32)
+        if not np.isfinite(features).all():
+            bad = int(np.count_nonzero(~np.isfinite(features)))
+            raise ValueError(f"features hold {bad} values that are NaN or infinite: every value must be finite")
+
+    def _check_array(self, features: Array, dtype: type) -> None:
         expected = self.info.input.shape[1:]
         if features.ndim != 4 or features.shape[1:] != expected or len(features) == 0:
             raise ValueError(
                 f"features must have shape [N,{','.join(map(str, expected))}], N >= 1, but have {list(features.shape)}"
             )
-        if features.dtype != np.float32:
+        if features.dtype != dtype:
+            name = np.dtype(dtype).name
             raise ValueError(
-                f"features must be float32, but are {features.dtype}: convert them with .astype('float32')"
+                f"features must be {name}, but are {features.dtype}: convert them with .astype('{name}')"
             )
-        if not np.isfinite(features).all():
-            bad = int(np.count_nonzero(~np.isfinite(features)))
-            raise ValueError(f"features hold {bad} values that are NaN or infinite: every value must be finite")
 
     @abstractmethod
     def _infer(self, image: Float) -> tuple[Float, Float]:
-        """One image `[1, in_channels, H, W]`, already checked."""
+        """One image `[1, in_channels, H, W]`, already checked; the results are copied before the next call."""
+
+    def _outputs(self, count: int, dtype: type, out: tuple[Array, Array] | None) -> tuple[Array, Array]:
+        """New arrays for the outputs of `count` images, or `out`, checked."""
+        shapes = [(count, *spec.shape[1:]) for spec in self.info.outputs]
+        if out is None:
+            return np.empty(shapes[0], dtype), np.empty(shapes[1], dtype)
+        for name, array, shape in zip(OUTPUTS, out, shapes, strict=True):
+            if array.shape != shape or array.dtype != dtype:
+                raise ValueError(
+                    f"`out` for {name} is {array.dtype} {list(array.shape)}: it must be "
+                    f"{np.dtype(dtype)} {list(shape)}, as `run` would make it"
+                )
+        return out
+
+    def _store(self, found: tuple[Array, Array], out: tuple[Array, Array], index: int) -> None:
+        """Copy one image's outputs to their place in a batch."""
+        for spec, y, array in zip(self.info.outputs, found, out, strict=True):
+            if y.shape[1:] != spec.shape[1:]:
+                raise OutputError(f"`{spec.name}` has shape {list(y.shape)}, the manifest says {list(spec.shape)}")
+            array[index] = y[0]
+
+
+class ProgramSession(Session):
+    """A session on a program: quantises and lays out where the program asks for it."""
+
+    def __init__(self, info: SessionInfo, program: Program) -> None:
+        super().__init__(info)
+        self._program = program
+
+    def _infer(self, image: Float) -> tuple[Float, Float]:
+        return self._program.finish(self._program.run(self._program.prepare(image)))
+
+
+class CodesSession(ProgramSession):
+    """A session on an artifact with int8 codes at its border; also runs on codes alone."""
+
+    _program: CodesProgram
+
+    def __init__(self, info: SessionInfo, program: CodesProgram) -> None:
+        super().__init__(info, program)
+
+    def run_on_codes(self, codes: Codes, *, out: tuple[Codes, Codes] | None = None) -> tuple[Codes, Codes]:
+        """Codes int8 `[N, in_channels, H, W]` -> the codes of `y1` and `y2`, int8; nothing is quantised.
+
+        Args:
+            codes: any batch, quantised with `info.input`.
+            out: arrays of the outputs' shapes to fill and return.
+
+        Raises:
+            ValueError: a wrong shape or dtype.
+        """
+        self._check_array(codes, np.int8)
+        y1, y2 = self._outputs(len(codes), np.int8, out)
+        with self._lock:
+            for i, image in enumerate(codes):
+                found = self._program.run(self._program.from_codes(image[None]))
+                self._store(self._program.to_codes(found), (y1, y2), i)
+        return y1, y2
 
 
 def to_codes(y: Float, spec: TensorSpec) -> Codes:
@@ -124,6 +193,12 @@ RUNTIMES = {
     "golden": "litehrnet_stage2.runtime.golden_session",
     "executorch": "litehrnet_stage2.runtime.executorch_session",
     "onnxruntime": "litehrnet_stage2.runtime.onnxruntime_session",
+    "executorch-codes": "litehrnet_stage2.runtime.executorch_codes_session",
+    "onnxruntime-codes": "litehrnet_stage2.runtime.onnxruntime_codes_session",
+    "coreml-eval": "litehrnet_stage2.runtime.coreml.session",
+    "coreml-eval-ane": "litehrnet_stage2.runtime.coreml.ane_session",
+    "coreml": "litehrnet_stage2.runtime.coreml.mac_session",
+    "coreml-ane": "litehrnet_stage2.runtime.coreml.mac_ane_session",
 }
 """Module of each runtime; it has `open_session(bundle, threads)`."""
 
@@ -146,13 +221,13 @@ def open_session(bundle: Bundle | Path, runtime: str, *, threads: int = 1) -> Se
 
 
 def session_info(bundle: Bundle, *, runtime: str, version: str, artifact: str, threads: int) -> SessionInfo:
-    """The info of a session on an artifact that is one file."""
+    """The info of a session on an artifact."""
     manifest = bundle.manifest
     return SessionInfo(
         runtime=runtime,
         version=version,
         artifact=artifact,
-        sha256=manifest.files[artifact].sha256,
+        sha256=bundle.sha256(artifact),
         threads=threads,
         input=manifest.input,
         outputs=manifest.outputs,

@@ -137,6 +137,20 @@ def small_bundle(
     return folder
 
 
+@pytest.fixture(scope="session")
+def apple_bundle(
+    small_frozen: Frozen,
+    small_network: FloatNetwork,
+    small_features: NDArray[np.float32],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """A bundle of the small Stage2 with everything that is made for Apple; tests only read it."""
+    folder = tmp_path_factory.mktemp("apple") / "bundle"
+    targets = ("coreml", "coreml-ane", "executorch-coreml")
+    write_bundle(*small_frozen, small_features[:2], folder, float_network=small_network, targets=targets)
+    return folder
+
+
 @pytest.fixture
 def damaged(small_bundle: Path, tmp_path: Path) -> Path:
     """A copy of the small bundle, to be damaged."""
@@ -171,6 +185,23 @@ def python() -> Callable[..., subprocess.CompletedProcess[str]]:
             capture_output=True,
             text=True,
             env={**os.environ, **environment},
+            timeout=300,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def stage2() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run the command as a user does; its standard error has each sentence on one line."""
+
+    def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [Path(sys.executable).with_name("stage2"), *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "COLUMNS": "500", "NO_COLOR": "1"},
             timeout=300,
             check=False,
         )

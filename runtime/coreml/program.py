@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from litehrnet_stage2.runtime.coreml.package import Package
+from litehrnet_stage2.runtime.coreml.proto import message_modules
 from litehrnet_stage2.runtime.coreml.weights import WeightFile
 
 # What the specification calls a type, its numpy equal, and the field an immediate value of it is stored in.
@@ -110,15 +111,10 @@ class Program:
             ValueError: the package is incomplete, damaged, or names a file outside of itself, or its program
                 is more than one straight block of tensor operators; the message says which and where.
         """
-        try:
-            from coremltools.proto import MIL_pb2, Model_pb2
-        except ModuleNotFoundError as error:
-            raise ModuleNotFoundError(
-                "reading a Core ML program needs coremltools: pip install 'litehrnet-stage2[convert]'"
-            ) from error
+        mil, model = message_modules()
         package = Package.open(path)
-        reader = _Reader(package, type_name=MIL_pb2.DataType.Name)
-        return reader.program(_parse(Model_pb2.Model(), package.model))
+        reader = _Reader(package, type_name=mil.DataType.Name)
+        return reader.program(_parse(model.Model(), package.model))
 
     def operator_counts(self) -> dict[str, int]:
         """How often each operator occurs, `const` left out, by name."""

@@ -111,8 +111,8 @@ def test_an_operator_left_in_float_fails_the_conversion_and_writes_nothing(
 
 def every_resize(codes: NDArray[np.int8], function: IntegerFunction) -> NDArray[np.int8]:
     """ONNX Runtime's resize of codes `[1,C,H,W]`, as the converter writes it."""
-    graph = converter._Graph(function, {"x": "x", "y": "y"})
-    graph.resize(Resize(name="y", input="x"))
+    graph = converter._Graph(function, {"x": "x", "resize": "y"})
+    graph.resize(Resize(name="resize", input="x"))
     uint8, shape = TensorProto.UINT8, codes.shape
     model = onnx.helper.make_model(
         onnx.helper.make_graph(

@@ -322,8 +322,12 @@ def test_inputs_that_do_not_fit_are_refused(package: Path, inputs: dict[str, Any
         evaluate(Program.load(package), inputs)
 
 
-def test_importing_the_evaluator_imports_neither_torch_nor_coremltools() -> None:
+def test_reading_and_evaluating_a_package_imports_neither_torch_nor_coremltools(package: Path) -> None:
     script = (
-        "import sys, litehrnet_stage2.runtime.coreml.evaluate; print(sorted({'torch', 'coremltools'} & set(sys.modules)))"
+        "import sys; from pathlib import Path; import numpy as np; "
+        "from litehrnet_stage2.runtime.coreml import Program, evaluate; program = Program.load(Path(sys.argv[1])); "
+        "(x,) = program.inputs; evaluate(program, {x.name: np.zeros(x.shape, x.dtype)}); "
+        "print(sorted({'torch', 'coremltools'} & set(sys.modules)))"
     )
-    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "[]\n"
+    found = subprocess.run([sys.executable, "-c", script, str(package)], capture_output=True, text=True, check=True)
+    assert found.stdout == "[]\n"

@@ -1,0 +1,55 @@
+"""`stage2 report`: benchmark results as one page a person can read."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from litehrnet_stage2.apps import console
+
+
+def report(
+    results: Annotated[list[Path], typer.Argument(help="Files that `stage2 bench --json` wrote.", metavar="RESULT...")],
+    html: Annotated[
+        Path | None, typer.Option("--html", help="Write a self-contained page here; `-` is standard output.")
+    ] = None,
+    markdown: Annotated[
+        Path | None, typer.Option("--markdown", help="Write the tables as Markdown here; `-` is standard output.")
+    ] = None,
+    verbose: console.Verbose = False,
+) -> None:
+    """Make a page of benchmark results, several machines or dates side by side. Without an option: Markdown, printed.
+
+    Examples:
+
+        stage2 report result.json --html report.html
+
+        stage2 report laptop.json phone.json --html report.html --markdown table.md
+    """
+    with console.working(verbose=verbose):
+        from litehrnet_stage2.apps.reporting.markdown import markdown as as_markdown
+        from litehrnet_stage2.apps.reporting.page import page
+        from litehrnet_stage2.runtime.latency import read_result
+
+        read = [read_result(path) for path in results]
+        if html is not None:
+            _write(page(read), html)
+        if markdown is not None or html is None:
+            _write(as_markdown(read), markdown or Path("-"))
+
+
+def _write(text: str, path: Path) -> None:
+    """Write a file, whole or not at all, or standard output."""
+    if str(path) == "-":
+        sys.stdout.write(text)
+        return
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        beside.write_text(text, encoding="utf-8")
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)

@@ -1,0 +1,30 @@
+"""ONNX with uint8 codes in and out, for callers whose own network ends and begins in them."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from litehrnet_stage2.converters import onnx
+from litehrnet_stage2.converters.coverage import Coverage, node_counts
+from litehrnet_stage2.converters.targets import Deployment
+from litehrnet_stage2.reference.integer_function import IntegerFunction, Resize
+
+
+def convert(function: IntegerFunction, path: Path, deployment: Deployment) -> Coverage:
+    """Write `path`: uint8 `features [1, in_channels, height, width]` in, uint8 `y1`, `y2` out, each a code plus 128.
+
+    Raises:
+        CoverageError: ONNX Runtime would leave an operator in float.
+    """
+    model = onnx.build_codes(function, height=deployment.height, width=deployment.width)
+    coverage = onnx.coverage_of(model).check(expected_coverage(function), "onnx-codes")
+    path.write_bytes(model.SerializeToString(deterministic=True))
+    return coverage
+
+
+def expected_coverage(function: IntegerFunction) -> Coverage:
+    """As with float32 in and out, but nothing at the border; the resize keeps its own."""
+    resizes = node_counts(function)[Resize]
+    boundary = {"QuantizeLinear": resizes, "DequantizeLinear": resizes}
+    return dataclasses.replace(onnx.expected_coverage(function), boundary=boundary)

@@ -1,0 +1,202 @@
+"""What the stock tools make of the same weights: the artifacts a user would have had, to be timed beside ours.
+
+A bundle holds the integer function alone, so the float network is made from it: its weights and biases,
+dequantised, in the specification's own order. Built on demand into the user's cache.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from litehrnet_stage2.reference.integer_function import Conv, IntegerFunction
+from litehrnet_stage2.reference.manifest import FUNCTION, GOLDEN
+from litehrnet_stage2.runtime.bundle import Bundle
+from litehrnet_stage2.runtime.devices.cache import build_once, cache_root, fingerprint
+from litehrnet_stage2.runtime.latency.environment import versions
+from litehrnet_stage2.runtime.latency.plan import Candidate
+
+if TYPE_CHECKING:
+    from litehrnet_stage2.reference.stage2 import Stage2
+
+Build: TypeAlias = "Callable[[IntegerFunction, NDArray[np.float32], Path], None]"
+
+WEIGHTS = "the bundle's own: every peer has its int8 weights and biases, dequantised"
+
+
+@dataclass(frozen=True)
+class Peer:
+    """One artifact of stock tools.
+
+    Attributes:
+        group: what `--against` calls it.
+        library: that runs it.
+        file: its name in the cache.
+        module: that has `build(function, features, path)`, features being calibration data.
+        build: the name of that function.
+        tools: packages whose versions decide what it becomes.
+        description: what it is, in a sentence.
+    """
+
+    group: str
+    library: str
+    file: str
+    module: str
+    build: str
+    tools: tuple[str, ...]
+    description: str
+
+    def load(self) -> Build:
+        """Import the exporter, which may take seconds.
+
+        Raises:
+            ImportError: a package it needs is missing.
+        """
+        return cast(Build, getattr(importlib.import_module(self.module), self.build))
+
+
+_PTE = "litehrnet_stage2.converters.peers_executorch"
+_ONNX = "litehrnet_stage2.converters.peers_onnx"
+_LITERT = "litehrnet_stage2.converters.peers_litert"
+
+PEERS = {
+    "fp32 .pte": Peer(
+        "fp32", "executorch", "fp32.pte", _PTE, "build_fp32", ("torch", "executorch"), "float32, XNNPACK's partitioner"
+    ),
+    "stock int8 .pte": Peer(
+        "stock",
+        "executorch",
+        "stock-int8.pte",
+        _PTE,
+        "build_stock_int8",
+        ("torch", "executorch", "torchao"),
+        "XNNPACKQuantizer, per channel, calibrated",
+    ),
+    "fp32 .onnx": Peer(
+        "fp32", "onnxruntime", "fp32.onnx", _ONNX, "build_fp32", ("torch", "onnx", "onnxscript"), "torch.onnx.export"
+    ),
+    "stock int8 .onnx": Peer(
+        "stock",
+        "onnxruntime",
+        "stock-int8.onnx",
+        _ONNX,
+        "build_stock_int8",
+        ("torch", "onnx", "onnxscript", "onnxruntime"),
+        "onnxruntime.quantization.quantize_static with its defaults, calibrated",
+    ),
+    "unaided int8 .onnx": Peer(
+        "stock",
+        "onnxruntime",
+        "unaided-int8.onnx",
+        _ONNX,
+        "build_unaided_int8",
+        ("torch", "onnx", "onnxscript"),
+        "torch.onnx.export of the frozen torch module as it is, signed int8",
+    ),
+    "LiteRT int8": Peer(
+        "litert",
+        "litert",
+        "int8.tflite",
+        _LITERT,
+        "build_int8",
+        ("torch", "litert-torch", "ai-edge-quantizer"),
+        "ai-edge-quantizer, static int8, int8 NHWC in and out",
+    ),
+}
+"""By the name shown; a bundle's artifacts in the order of its runtimes come before these."""
+
+GROUPS = tuple(dict.fromkeys(peer.group for peer in PEERS.values()))
+
+
+def peer_candidates(
+    bundle: Bundle,
+    groups: Sequence[str],
+    *,
+    threads: Sequence[int],
+    cache_dir: Path | None = None,
+    progress: Callable[[str], None] = lambda step: None,
+) -> list[Candidate]:
+    """The peers of these groups, built for a bundle where the cache does not hold them.
+
+    Raises:
+        ValueError: an unknown group.
+        ImportError: a package that a peer needs is missing.
+    """
+    if unknown := [group for group in groups if group not in GROUPS]:
+        raise ValueError(f"unknown peers {unknown[0]!r} to run against: known are {', '.join(GROUPS)}")
+    candidates = []
+    for name, peer in PEERS.items():
+        if peer.group in groups:
+            path = build_peer(bundle, peer, cache_dir=cache_dir, progress=progress)
+            candidates += [
+                Candidate(
+                    name=name,
+                    library=peer.library,
+                    path=str(path),
+                    sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+                    threads=count,
+                    exact=False,
+                    description=peer.description,
+                )
+                for count in dict.fromkeys(threads)
+            ]
+    return candidates
+
+
+def build_peer(
+    bundle: Bundle,
+    peer: Peer,
+    *,
+    cache_dir: Path | None = None,
+    progress: Callable[[str], None] = lambda step: None,
+) -> Path:
+    """The peer's file in the cache, built if it is not there; keyed by the bundle and the tools' versions."""
+    made_with = [f"{tool} {version}" for tool, version in versions(peer.tools).items()]
+    made_from = [bundle.manifest.files[name].sha256 for name in (FUNCTION, GOLDEN)]
+    key = fingerprint(peer.file, *made_from, *made_with)
+
+    def build(folder: Path) -> None:
+        progress(f"building {peer.file} ({peer.description})")
+        peer.load()(bundle.function(), calibration(bundle), folder / peer.file)
+
+    return build_once((cache_dir or cache_root()) / "peers" / key, build) / peer.file
+
+
+def calibration(bundle: Bundle) -> NDArray[np.float32]:
+    """The golden inputs that are photographs' features, without those made to saturate: float32 `[N,C,H,W]`."""
+    golden = bundle.golden()
+    return golden.x[: len(golden.float_y1)]
+
+
+def float_network(function: IntegerFunction) -> Stage2:
+    """The float Stage2, in the specification's order, with the weights and biases of an integer function."""
+    import torch
+    from torch import nn
+
+    from litehrnet_stage2.reference.stage2 import ConvBNSiLU, Stage2
+
+    network = Stage2(function.config).eval()
+    with torch.no_grad():
+        for node in function.nodes:
+            if not isinstance(node, Conv):
+                continue
+            conv = cast(nn.Conv2d, network.get_submodule(node.name))
+            conv.weight.copy_(torch.from_numpy(node.weight * node.weight_scale[:, None, None, None]))
+            bias = torch.from_numpy(node.bias.astype(np.float32) * function.bias_scale(node))
+            unit = network.get_submodule(node.name.rpartition(".")[0])
+            if isinstance(unit, ConvBNSiLU):
+                bn = cast(nn.BatchNorm2d, unit.bn)  # made to add the bias and nothing else
+                bn.running_mean.zero_()  # type: ignore[union-attr]
+                bn.running_var.fill_(1 - bn.eps)  # type: ignore[union-attr]
+                bn.weight.fill_(1)
+                bn.bias.copy_(bias)
+            else:
+                conv.bias = nn.Parameter(bias)
+    return network

@@ -1,0 +1,41 @@
+"""Peers in ExecuTorch: fp32, and int8 by the stock XNNPACK quantizer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
+    XNNPACKQuantizer,
+    get_symmetric_quantization_config,
+)
+from executorch.exir import to_edge_transform_and_lower
+from numpy.typing import NDArray
+from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+
+from litehrnet_stage2.converters.peers import float_network
+from litehrnet_stage2.reference.integer_function import IntegerFunction
+
+
+def build_fp32(function: IntegerFunction, features: NDArray[np.float32], path: Path) -> None:
+    """Write the float network as XNNPACK's own partitioner takes it."""
+    example = torch.from_numpy(features[:1])
+    _write(torch.export.export(float_network(function), (example,)), path)
+
+
+def build_stock_int8(function: IntegerFunction, features: NDArray[np.float32], path: Path) -> None:
+    """Write what post-training quantisation with `XNNPACKQuantizer` gives."""
+    example = torch.from_numpy(features[:1])
+    module = torch.export.export(float_network(function), (example,)).module()
+    quantizer = XNNPACKQuantizer().set_global(get_symmetric_quantization_config(is_per_channel=True))
+    prepared = prepare_pt2e(module, quantizer)
+    for image in features:
+        prepared(torch.from_numpy(image[None]))
+    _write(torch.export.export(convert_pt2e(prepared), (example,)), path)
+
+
+def _write(exported: torch.export.ExportedProgram, path: Path) -> None:
+    program = to_edge_transform_and_lower(exported, partitioner=[XnnpackPartitioner()]).to_executorch()
+    path.write_bytes(program.buffer)

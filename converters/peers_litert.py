@@ -1,0 +1,46 @@
+"""The peer in LiteRT: static int8 by its own quantizer, int8 NHWC in and out."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import cast
+
+import litert_torch
+import numpy as np
+import torch
+from ai_edge_quantizer import quantizer, recipe
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from litehrnet_stage2.converters.peers import float_network
+from litehrnet_stage2.reference.integer_function import IntegerFunction
+
+SIGNATURE = "serving_default"
+
+
+class _ChannelsLast(nn.Module):
+    """A network `[1,H,W,C]` in and out, as LiteRT's own tensors are."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Run channels first in between; the converter removes the transposes."""
+        y1, y2 = self.network(features.permute(0, 3, 1, 2))
+        return y1.permute(0, 2, 3, 1), y2.permute(0, 2, 3, 1)
+
+
+def build_int8(function: IntegerFunction, features: NDArray[np.float32], path: Path) -> None:
+    """Write what ai-edge-quantizer's static recipe (int8 weights and activations) gives."""
+    images = [np.ascontiguousarray(image[None].transpose(0, 2, 3, 1)) for image in features]
+    network = _ChannelsLast(float_network(function)).eval()
+    with tempfile.TemporaryDirectory() as temporary:
+        floating = Path(temporary, "fp32.tflite")
+        litert_torch.convert(network, (torch.from_numpy(images[0]),)).export(str(floating))
+        quantizing = quantizer.Quantizer(str(floating))
+        quantizing.load_quantization_recipe(recipe.static_wi8_ai8())
+        ranges = quantizing.calibrate({SIGNATURE: [{"args_0": image} for image in images]})
+        content = cast(bytearray, quantizing.quantize(ranges).quantized_model)
+    path.write_bytes(bytes(content))

@@ -1,0 +1,214 @@
+"""Predictions by Core ML in a process of its own: on some compute units it can kill the process that asks.
+
+The process gets a request as JSON on its standard input and the features as a file; it leaves the outputs as
+a file and its reply as JSON on its standard output. What can go wrong with it ends as one sentence that names
+the compute unit.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from litehrnet_stage2.reference.integer_function import OUTPUTS
+
+UNITS = {"cpu": "CPU_ONLY", "cpu+gpu": "CPU_AND_GPU", "cpu+ne": "CPU_AND_NE", "all": "ALL"}
+"""The sets of compute units, and what coremltools calls them; `cpu` is the one to compare first."""
+
+WORKER = (sys.executable, "-m", "litehrnet_stage2.runtime.coreml.predict_worker")
+LONGEST_S = 300.0
+INPUTS_FILE, OUTPUTS_FILE = "features.npy", "outputs.npz"
+
+
+class PredictionError(RuntimeError):
+    """Core ML gave no outputs on a set of compute units, which the message names."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What the process has to do.
+
+    Attributes:
+        package: the `.mlpackage`.
+        unit: a key of `UNITS`.
+        folder: holds the features and gets the outputs.
+        queries, seconds: at least so many timed predictions, for at least so long; 0 and 0 for none.
+    """
+
+    package: str
+    unit: str
+    folder: str
+    queries: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Host:
+    """The machine that predicts."""
+
+    model: str
+    chip: str
+    macos: str
+    os_build: str
+    coremltools: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedOperation:
+    """What Core ML plans for an operator, before it runs: an estimate, no measurement.
+
+    Attributes:
+        operator: as the compiled program names it, e.g. `ios17.conv`.
+        output: the tensor it makes.
+        preferred: `cpu`, `gpu` or `ne`; None where Core ML does not say.
+        supported: those that could run it.
+        cost: its share of the work, 0 to 1; None where Core ML does not say.
+    """
+
+    operator: str
+    output: str
+    preferred: str | None
+    supported: tuple[str, ...]
+    cost: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reply:
+    """What the process reports.
+
+    Attributes:
+        compile_ms: from the package to a compiled model, as Xcode does when an app is built.
+        load_ms: from the compiled model to one that predicts.
+        first_ms: the first prediction; on the Neural Engine it compiles once more.
+        samples_ms: predictions after the warm-up, each with what coremltools does around it.
+        warmup_queries, steady: the warm-up's length, and whether two windows' medians agreed in the end.
+        repeats: whether the golden inputs gave the same bytes again after the timing; None without timing.
+        plan: by operator; None where the system is too old to tell (before macOS 14.4).
+        thermal_before, thermal_after: the system's thermal state: nominal, fair, serious or critical.
+    """
+
+    compile_ms: float
+    load_ms: float
+    first_ms: float
+    samples_ms: tuple[float, ...]
+    warmup_queries: int
+    steady: bool
+    repeats: bool | None
+    plan: tuple[PlannedOperation, ...] | None
+    thermal_before: str
+    thermal_after: str
+    host: Host
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Reply:
+        """The reply that `dataclasses.asdict` and JSON carried.
+
+        Raises:
+            KeyError, TypeError, AttributeError: it is none.
+        """
+        plan = values["plan"]
+        if plan is not None:
+            plan = tuple(
+                PlannedOperation(**{**operation, "supported": tuple(operation["supported"])}) for operation in plan
+            )
+        return cls(
+            **{**values, "samples_ms": tuple(values["samples_ms"]), "plan": plan, "host": Host(**values["host"])}
+        )
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Outputs float32 `[N,...]` by name, and what the process reported."""
+
+    outputs: Mapping[str, NDArray[np.float32]]
+    reply: Reply
+
+
+def predict(
+    package: Path,
+    unit: str,
+    features: NDArray[np.float32],
+    *,
+    queries: int = 0,
+    seconds: float = 0.0,
+    worker: Sequence[str] = WORKER,
+    timeout_s: float = LONGEST_S,
+) -> Prediction:
+    """Predict features float32 `[N, in_channels, H, W]`, image by image, in a fresh process.
+
+    Raises:
+        ValueError: an unknown compute unit.
+        PredictionError: the process was killed, took too long, or did not reply as it should.
+    """
+    if unit not in UNITS:
+        raise ValueError(f"unknown compute unit {unit!r}: they are {', '.join(UNITS)}")
+    with tempfile.TemporaryDirectory(prefix="litehrnet-stage2-") as folder:
+        np.save(Path(folder, INPUTS_FILE), features)
+        request = Request(package=str(package), unit=unit, folder=folder, queries=queries, seconds=seconds)
+        answer = _ask(request, worker, timeout_s + seconds)
+        try:
+            reply = Reply.from_dict(answer)
+            with np.load(Path(folder, OUTPUTS_FILE), allow_pickle=False) as arrays:
+                outputs = {name: arrays[name] for name in OUTPUTS}
+        except (KeyError, TypeError, AttributeError, ValueError, OSError, BadZipFile) as error:
+            raise PredictionError(f"Core ML on {unit}: its process's reply is malformed ({error!r})") from error
+    if wrong := [name for name, y in outputs.items() if y.dtype != np.float32 or len(y) != len(features)]:
+        y = outputs[wrong[0]]
+        raise PredictionError(
+            f"Core ML on {unit}: its process's reply is malformed "
+            f"(`{wrong[0]}` is {y.dtype} {list(y.shape)} for {len(features)} images)"
+        )
+    return Prediction(outputs, reply)
+
+
+def _ask(request: Request, worker: Sequence[str], timeout_s: float) -> Any:
+    where = f"Core ML on {request.unit}"
+    try:
+        done = subprocess.run(
+            worker,
+            input=json.dumps(dataclasses.asdict(request)),
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=timeout_s,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise PredictionError(
+            f"{where}: no answer in {timeout_s:g} s, its process was stopped: use another compute unit"
+        ) from error
+    said = done.stderr.strip().rpartition("\n")[2] or "nothing"
+    if done.returncode < 0:
+        raise PredictionError(
+            f"{where}: its process was killed by {_signal(-done.returncode)} and said last: {said}; "
+            "use another compute unit, `cpu` first"
+        )
+    if done.returncode:
+        raise PredictionError(f"{where}: its process ended with status {done.returncode} and said last: {said}")
+    try:
+        answer = json.loads(done.stdout)
+    except ValueError as error:
+        start = done.stdout[:60]
+        raise PredictionError(f"{where}: its process's reply is malformed, it begins {start!r}") from error
+    if isinstance(answer, dict) and "error" in answer:
+        raise PredictionError(f"{where}: {answer['error']}")
+    return answer
+
+
+def _signal(number: int) -> str:
+    try:
+        return f"{signal.Signals(number).name} (signal {number})"
+    except ValueError:
+        return f"signal {number}"

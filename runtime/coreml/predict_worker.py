@@ -1,0 +1,163 @@
+"""The process that asks Core ML: compiles, loads and predicts on one set of compute units, and says how it went.
+
+`python -m litehrnet_stage2.runtime.coreml.predict_worker` on a Mac, a `Request` as JSON on standard input.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from litehrnet_stage2.reference.integer_function import INPUT, OUTPUTS
+from litehrnet_stage2.runtime.coreml import mac_facts
+from litehrnet_stage2.runtime.coreml.predict import (
+    INPUTS_FILE,
+    OUTPUTS_FILE,
+    UNITS,
+    PlannedOperation,
+    Reply,
+    Request,
+)
+from litehrnet_stage2.runtime.latency.plan import WARMUP_AGREEMENT, WARMUP_LEAST, WARMUP_LONGEST_S
+
+MISTAKES = (ValueError, OSError, RuntimeError)
+"""What coremltools raises when Core ML refuses; anything else is a defect and ends with its traceback."""
+
+DEVICES = {"MLCPUComputeDevice": "cpu", "MLGPUComputeDevice": "gpu", "MLNeuralEngineComputeDevice": "ne"}
+PLAN_SINCE = (14, 4)  # of macOS
+
+Outputs = dict[str, NDArray[np.float32]]
+
+
+def serve(request: Request) -> Reply:
+    """Do what is asked; the outputs go to the request's folder."""
+    import coremltools as ct
+
+    features = np.load(Path(request.folder, INPUTS_FILE), allow_pickle=False)
+    units = ct.ComputeUnit[UNITS[request.unit]]
+    before = mac_facts.thermal_state()
+    with tempfile.TemporaryDirectory(prefix="litehrnet-stage2-") as folder:
+        compiled, compile_ms = _timed(
+            lambda: ct.utils.compile_model(request.package, str(Path(folder, "stage2.mlmodelc")))
+        )
+        model, load_ms = _timed(lambda: ct.models.CompiledMLModel(compiled, compute_units=units))
+
+        def run(image: NDArray[np.float32]) -> Any:
+            return model.predict({INPUT: image})
+
+        _, first_ms = _timed(lambda: run(features[:1]))
+        outputs = _outputs(run, features)
+        np.savez(Path(request.folder, OUTPUTS_FILE), **outputs)  # type: ignore[arg-type]  # numpy's stub
+        warmup, steady, samples, repeats = 0, False, [], None
+        if request.queries or request.seconds:
+            warmup, steady = _warm_up(run, features[:1])
+            samples = _samples(run, features[:1], queries=request.queries, seconds=request.seconds)
+            again = _outputs(run, features)
+            repeats = all(np.array_equal(again[name], outputs[name]) for name in OUTPUTS)
+        plan = _plan(compiled, units) if mac_facts.version() >= PLAN_SINCE else None
+    return Reply(
+        compile_ms=compile_ms,
+        load_ms=load_ms,
+        first_ms=first_ms,
+        samples_ms=tuple(samples),
+        warmup_queries=warmup,
+        steady=steady,
+        repeats=repeats,
+        plan=plan,
+        thermal_before=before,
+        thermal_after=mac_facts.thermal_state(),
+        host=mac_facts.host(),
+    )
+
+
+def main() -> None:
+    """Entry point of the process."""
+    reply = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what libraries print must not mix with the reply
+    request = Request(**json.load(sys.stdin))
+    answer: dict[str, Any]
+    if platform.system() != "Darwin":
+        answer = {"error": f"Core ML predicts on macOS only, and this is {platform.system()}"}
+    else:
+        try:
+            answer = dataclasses.asdict(serve(request))
+        except MISTAKES as error:
+            answer = {"error": " ".join(str(error).split())}
+    json.dump(answer, reply)
+    reply.close()
+
+
+def _outputs(run: Callable[[NDArray[np.float32]], Any], features: NDArray[np.float32]) -> Outputs:
+    found = [run(image[None]) for image in features]
+    return {name: np.concatenate([np.asarray(y[name], np.float32) for y in found]) for name in OUTPUTS}
+
+
+def _plan(compiled: str, units: Any) -> tuple[PlannedOperation, ...]:
+    from coremltools.models.compute_plan import MLComputePlan
+
+    plan = MLComputePlan.load_from_path(compiled, compute_units=units)
+    planned = []
+    for operation in plan.model_structure.program.functions["main"].block.operations:
+        usage = plan.get_compute_device_usage_for_mlprogram_operation(operation)
+        cost = plan.get_estimated_cost_for_mlprogram_operation(operation)
+        if usage is None and cost is None:  # constants
+            continue
+        planned.append(
+            PlannedOperation(
+                operator=operation.operator_name,
+                output=operation.outputs[0].name,
+                preferred=_device(usage.preferred_compute_device) if usage else None,
+                supported=tuple(_device(device) for device in usage.supported_compute_devices) if usage else (),
+                cost=cost.weight if cost else None,
+            )
+        )
+    return tuple(planned)
+
+
+def _device(device: Any) -> str:
+    name = type(device).__name__
+    return DEVICES.get(name, name)
+
+
+def _warm_up(run: Callable[[NDArray[np.float32]], Any], x: NDArray[np.float32]) -> tuple[int, bool]:
+    """Run until two windows agree; how many runs that took, and whether they ever did."""
+    previous, count, end = 0.0, 0, time.perf_counter() + WARMUP_LONGEST_S
+    while time.perf_counter() < end or count < 2 * WARMUP_LEAST:
+        median = float(np.median(_samples(run, x, queries=WARMUP_LEAST, seconds=0)))
+        count += WARMUP_LEAST
+        if abs(median - previous) <= WARMUP_AGREEMENT * median:
+            return count, True
+        previous = median
+    return count, False
+
+
+def _samples(
+    run: Callable[[NDArray[np.float32]], Any], x: NDArray[np.float32], *, queries: int, seconds: float
+) -> list[float]:
+    samples: list[float] = []
+    end = time.perf_counter() + seconds
+    while len(samples) < queries or time.perf_counter() < end:
+        samples.append(_timed(lambda: run(x))[1])
+    return samples
+
+
+def _timed(call: Callable[[], Any]) -> tuple[Any, float]:
+    """What a call gives, and how many ms it took."""
+    start = time.perf_counter_ns()
+    result = call()
+    return result, (time.perf_counter_ns() - start) / 1e6
+
+
+if __name__ == "__main__":
+    main()

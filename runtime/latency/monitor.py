@@ -1,0 +1,90 @@
+"""What else the machine did during a stretch of time: other processes, the clock, throttling."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+_SYS = Path("/sys/devices/system/cpu")
+_YARDSTICK = bytes(1 << 20)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stretch:
+    """From `Monitor()` to `stop()`: wall and own CPU seconds, and cores that others kept busy."""
+
+    wall_s: float
+    own_cpu_s: float
+    other_cores: float | None
+    throttle_events: int | None
+
+
+class Monitor:
+    """Watches from its construction to `stop`. Everything is system-wide but this process's own CPU time."""
+
+    def __init__(self) -> None:
+        self._throttles = throttle_count()
+        self._busy = _busy_s()
+        self._cpu = time.process_time()
+        self._wall = time.perf_counter()
+
+    def stop(self) -> Stretch:
+        """What happened since."""
+        wall = time.perf_counter() - self._wall
+        cpu = time.process_time() - self._cpu
+        busy, throttles = _busy_s(), throttle_count()
+        return Stretch(
+            wall_s=wall,
+            own_cpu_s=cpu,
+            other_cores=None if busy is None or self._busy is None else max(0.0, (busy - self._busy - cpu) / wall),
+            throttle_events=None if throttles is None or self._throttles is None else throttles - self._throttles,
+        )
+
+
+def yardstick_ms() -> float:
+    """A fixed piece of arithmetic, least of seven: longer when the clock is slower, on machines that do not show it."""
+    best = float("inf")
+    for _ in range(7):
+        start = time.perf_counter()
+        hashlib.sha256(_YARDSTICK).digest()
+        best = min(best, time.perf_counter() - start)
+    return best * 1e3
+
+
+def frequency_mhz() -> float | None:
+    """The highest current frequency of any core."""
+    read = [_number(path) for path in _SYS.glob("cpu[0-9]*/cpufreq/scaling_cur_freq")]
+    return max((khz / 1000 for khz in read if khz is not None), default=None)
+
+
+def temperature_c() -> float | None:
+    """The hottest thermal zone."""
+    read = [_number(path) for path in Path("/sys/class/thermal").glob("thermal_zone*/temp")]
+    return max((milli / 1000 for milli in read if milli is not None and milli >= 1000), default=None)
+
+
+def throttle_count() -> int | None:
+    """How often any core was throttled since it started."""
+    read = [_number(path) for path in _SYS.glob("cpu[0-9]*/thermal_throttle/core_throttle_count")]
+    counts = [count for count in read if count is not None]
+    return sum(counts) if counts else None
+
+
+def _busy_s() -> float | None:
+    """CPU seconds of the whole machine that were not idle, and those its hypervisor took away."""
+    try:
+        fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
+    except OSError:
+        return None
+    user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, fields)
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+
+
+def _number(path: Path) -> int | None:
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):
+        return None

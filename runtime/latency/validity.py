@@ -1,0 +1,129 @@
+"""Whether a run can be trusted: what was observed while it was taken, against stated bounds."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from statistics import geometric_mean, median
+
+from litehrnet_stage2.runtime.devices.facts import DeviceFacts
+from litehrnet_stage2.runtime.latency.result import CandidateResult, Conditions, Environment, Validity
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What is still believed.
+
+    Attributes:
+        other_cores: kept busy by everything else, mean over the run.
+        load_per_core: load average over cores, judged only where the machine does not show who used its cores.
+        cpu_share: of a core that single-threaded candidates got, median over processes.
+        frequency_change: of the clock, largest against smallest.
+        yardstick_change: of the fixed arithmetic, likewise.
+        spread: of a candidate's medians over its processes, largest against smallest.
+        tail: of p90 against p50.
+        drift: of the last processes' medians against the first ones', over all candidates.
+    """
+
+    other_cores: float = 0.25
+    load_per_core: float = 0.7
+    cpu_share: float = 0.97
+    frequency_change: float = 0.05
+    yardstick_change: float = 0.15
+    spread: float = 0.15
+    tail: float = 0.35
+    drift: float = 0.05
+
+
+def judge(
+    candidates: Sequence[CandidateResult], machine: DeviceFacts, environment: Environment, bounds: Bounds
+) -> Validity:
+    """The verdict, with a sentence for each reason against."""
+    timed = [c for c in candidates if c.latency]
+    conditions = [condition for c in timed for condition in c.conditions]
+    reasons = [
+        *_load(conditions, environment, bounds),
+        *_clock(conditions, machine, bounds),
+        *_spread(timed, bounds),
+        *_drift(timed, bounds),
+    ]
+    if not timed:
+        reasons.append("nothing was timed")
+    return Validity(valid=not reasons, reasons=tuple(reasons), bounds=dataclasses.asdict(bounds))
+
+
+def _load(conditions: Sequence[Conditions], environment: Environment, bounds: Bounds) -> Iterator[str]:
+    others = _known(c.other_cores for c in conditions)
+    if others:
+        mean = sum(others) / len(others)
+        if mean > bounds.other_cores:
+            yield (
+                f"the machine was loaded: other processes kept {mean:.2f} of {environment.cores} cores busy "
+                f"(at most {bounds.other_cores:g} is trusted); stop them and run again"
+            )
+    elif environment.load_1min_after is not None:
+        load = environment.load_1min_after / environment.cores
+        if load > bounds.load_per_core:
+            yield f"the machine was loaded: {load:.2f} per core (at most {bounds.load_per_core:g} is trusted)"
+    shares = _known(c.cpu_share for c in conditions)
+    if shares and median(shares) < bounds.cpu_share:
+        yield (
+            f"the candidates had to wait for a core: they got {median(shares):.0%} of one "
+            f"(at least {bounds.cpu_share:.0%} is trusted)"
+        )
+
+
+def _clock(conditions: Sequence[Conditions], machine: DeviceFacts, bounds: Bounds) -> Iterator[str]:
+    for what, values, bound in (
+        ("the clock moved", _known(c.frequency_mhz for c in conditions), bounds.frequency_change),
+        ("a fixed calculation varied", [c.yardstick_ms for c in conditions], bounds.yardstick_change),
+    ):
+        if values and (change := max(values) / min(values) - 1) > bound:
+            yield f"{what} by {change:.0%} during the run (at most {bound:.0%} is trusted): fix the frequency"
+    if throttled := sum(_known(c.throttle_events for c in conditions)):
+        yield f"the processor throttled {throttled:.0f} times: let it cool, or use --tier quick"
+    if machine.thermal_status:
+        yield f"the device reports thermal status {machine.thermal_status}: let it cool"
+
+
+def _spread(timed: Sequence[CandidateResult], bounds: Bounds) -> Iterator[str]:
+    """Of single candidates; the worst stands for the others."""
+    spreads, tails = {}, {}
+    for c in timed:
+        medians = [condition.p50_ms for condition in c.conditions]
+        if medians:
+            spreads[c.key] = max(medians) / min(medians) - 1
+        if c.latency:
+            tails[c.key] = c.latency.p90_ms.value / c.latency.p50_ms.value - 1
+    for what, found, bound in (
+        ("the medians of one candidate's processes spread by", spreads, bounds.spread),
+        ("p90 lies above p50 by", tails, bounds.tail),
+    ):
+        beyond = [key for key, value in found.items() if value > bound]
+        if beyond:
+            worst = max(beyond, key=lambda key: found[key])
+            yield (
+                f"{what} {found[worst]:.0%} at worst ({worst}; {len(beyond)} of {len(found)} lie beyond the "
+                f"{bound:.0%} that is trusted)"
+            )
+    if unsteady := [c.key for c in timed if c.latency and not c.latency.steady]:
+        yield f"a warm-up never became steady ({', '.join(unsteady)})"
+
+
+def _drift(timed: Sequence[CandidateResult], bounds: Bounds) -> Iterator[str]:
+    """Each candidate's last two processes against its first two: a machine that warms up slows all of them."""
+    changes = []
+    for candidate in timed:
+        medians = [c.p50_ms for c in sorted(candidate.conditions, key=lambda c: c.round)]
+        if len(medians) >= 4:
+            changes.append(geometric_mean(medians[-2:]) / geometric_mean(medians[:2]))
+    if changes and abs(drift := geometric_mean(changes) - 1) > bounds.drift:
+        yield (
+            f"latencies drifted by {drift:+.0%} from the first to the last rounds "
+            f"(at most {bounds.drift:.0%} is trusted)"
+        )
+
+
+def _known(values: Iterable[float | int | None]) -> list[float]:
+    return [float(value) for value in values if value is not None]

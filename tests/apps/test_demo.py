@@ -1,0 +1,23 @@
+"""`stage2 demo`: the main job to its end, on what ships."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+from litehrnet_stage2.runtime import Bundle
+
+
+def test_it_ends_with_no_mismatch_on_any_runtime_and_the_bundles_path(
+    stage2: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    done = stage2("demo", "--out", tmp_path / "bundle")
+    assert done.returncode == 0, done.stderr
+    for runtime in ("golden", "executorch", "onnxruntime"):
+        (row,) = (line for line in done.stdout.splitlines() if runtime in line)
+        assert "0 steps" in row
+    assert f"Bundle: {tmp_path / 'bundle'}" in done.stdout
+    manifest = Bundle.open(tmp_path / "bundle").manifest
+    assert manifest.input.shape == (1, 32, 64, 128)
+    assert set(manifest.artifacts) == {"executorch", "onnx", "coreml"}

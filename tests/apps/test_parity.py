@@ -1,0 +1,102 @@
+"""`stage2 parity`: exit 0, 1 or 2, tables for a person and JSON for a program."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def altered(damaged: Path) -> Path:
+    """A bundle with three golden codes changed, and the manifest's hash of that file with them."""
+    with np.load(damaged / "golden.npz") as arrays:
+        golden = dict(arrays)
+    golden["y1"][0, 0, 0, :3] ^= np.int8(2)
+    np.savez(damaged / "golden.npz", **golden)
+    data = (damaged / "golden.npz").read_bytes()
+    values = json.loads((damaged / "manifest.json").read_text())
+    values["files"]["golden.npz"] = {"sha256": hashlib.sha256(data).hexdigest(), "size_bytes": len(data)}
+    (damaged / "manifest.json").write_text(json.dumps(values))
+    return damaged
+
+
+def test_every_runtime_of_the_bundle_is_checked_and_equal_codes_are_exit_0(
+    stage2: Command, small_bundle: Path, tmp_path: Path
+) -> None:
+    done = stage2("parity", small_bundle, "--json", tmp_path / "parity.json")
+    assert done.returncode == 0, done.stderr
+    results = json.loads((tmp_path / "parity.json").read_text())
+    assert [result["session"]["runtime"] for result in results] == ["golden", "executorch", "onnxruntime"]
+    digest = json.loads((small_bundle / "manifest.json").read_text())["golden_sha256"]
+    for result in results:
+        assert result["passed"] is True
+        assert result["codes_sha256"] == result["golden_sha256"] == digest
+        assert result["outputs"]["y1"] == {
+            "compared": 7 * 4 * 16 * 24,
+            "mismatches": 0,
+            "max_lsb": 0,
+            "histogram": {"0": 7 * 4 * 16 * 24},
+            "sqnr_db": None,
+        }
+    assert "Parity with the golden codes, 7 inputs" in done.stdout
+
+
+@pytest.mark.parametrize("runtime", ["golden", "onnxruntime"])
+def test_a_gate_that_fails_is_exit_1_with_what_differs(runtime: str, stage2: Command, altered: Path) -> None:
+    done = stage2("parity", altered, "--runtime", runtime, "--json", "-")
+    assert done.returncode == 1, done.stderr
+    (result,) = json.loads(done.stdout)
+    assert result["passed"] is False
+    assert (result["outputs"]["y1"]["mismatches"], result["outputs"]["y2"]["mismatches"]) == (3, 0)
+    assert result["outputs"]["y1"]["max_lsb"] == 2
+    assert result["outputs"]["y1"]["sqnr_db"] > 20
+    assert "error" not in done.stderr
+
+
+def test_a_person_is_shown_the_mismatches(stage2: Command, altered: Path) -> None:
+    done = stage2("parity", altered, "--runtime", "onnxruntime")
+    assert done.returncode == 1
+    (row,) = (line for line in done.stdout.splitlines() if "y1" in line)
+    assert "10,752" in row
+    assert " 3 " in row
+    assert "2 steps" in row
+
+
+def test_a_changed_file_is_exit_2(stage2: Command, damaged: Path) -> None:
+    (damaged / "stage2.onnx").write_bytes(b"no model")
+    done = stage2("parity", damaged, "--runtime", "onnxruntime")
+    assert done.returncode == 2
+    assert "stage2.onnx is 8 bytes, the manifest says" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_users_inputs_are_snapped_and_flips_are_told_apart(
+    stage2: Command, small_bundle: Path, small_features: NDArray[np.float32], tmp_path: Path
+) -> None:
+    np.save(tmp_path / "x.npy", small_features[:2])
+    arguments = ("parity", small_bundle, "--runtime", "onnxruntime", "--inputs", tmp_path / "x.npy")
+    done = stage2(*arguments, "--json", tmp_path / "parity.json")
+    assert done.returncode == 0, done.stderr
+    (result,) = json.loads((tmp_path / "parity.json").read_text())
+    assert result["images"] == 2
+    assert result["outputs"]["y1"]["mismatches"] == 0
+    assert result["flips"]["inputs"] == small_features[:2].size
+    assert "without snapping" in done.stdout
+
+
+def test_inputs_of_another_size_than_the_artifacts_are_exit_2(
+    stage2: Command, small_bundle: Path, tmp_path: Path
+) -> None:
+    np.save(tmp_path / "x.npy", np.zeros((1, 4, 8, 8), np.float32))
+    done = stage2("parity", small_bundle, "--runtime", "onnxruntime", "--inputs", tmp_path / "x.npy")
+    assert done.returncode == 2
+    assert "features must have shape [N,4,16,24], N >= 1, but have [1, 4, 8, 8]" in done.stderr

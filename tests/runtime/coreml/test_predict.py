@@ -1,0 +1,120 @@
+"""The process that asks Core ML: whatever becomes of it is one sentence that names the compute unit.
+
+Run against a stand-in that speaks its protocol; that the real one does, only a Mac can show (`test_mac.py`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from litehrnet_stage2.runtime import Bundle, check_parity
+from litehrnet_stage2.runtime.coreml.mac_bench import measure
+from litehrnet_stage2.runtime.coreml.mac_session import MacSession
+from litehrnet_stage2.runtime.coreml.predict import UNITS, PredictionError, predict
+from litehrnet_stage2.runtime.session import session_info
+
+STAND_IN = Path(__file__).with_name("stand_in_worker.py")
+
+
+def worker(behaviour: str) -> tuple[str, ...]:
+    return (sys.executable, str(STAND_IN), behaviour)
+
+
+@pytest.fixture
+def package(apple_bundle: Path) -> Path:
+    return apple_bundle / "stage2.mlpackage"
+
+
+@pytest.fixture
+def features(apple_bundle: Path) -> np.ndarray:
+    return Bundle.open(apple_bundle).golden().x[:2]
+
+
+def test_outputs_and_report_come_back(package: Path, features: np.ndarray, apple_bundle: Path) -> None:
+    prediction = predict(package, "all", features, queries=3, worker=worker("answers"))
+    assert prediction.outputs["y1"].shape == (2, 4, 16, 24)
+    assert prediction.outputs["y2"].dtype == np.float32
+    reply = prediction.reply
+    assert (reply.load_ms, reply.first_ms, reply.samples_ms) == (3.0, 2.0, (1.0, 1.0, 1.0))
+    assert reply.plan is not None
+    assert (reply.plan[0].preferred, reply.plan[0].supported, reply.plan[0].cost) == ("ne", ("cpu", "ne"), 0.5)
+    assert (reply.thermal_after, reply.host.model) == ("fair", "a stand-in")
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "message"),
+    [
+        ("dies", r"on cpu\+ne: its process was killed by SIGKILL \(signal 9\) and said last: about to die"),
+        ("dies on the Neural Engine", r"on cpu\+ne: its process was killed by SIGABRT \(signal 6\)"),
+        ("gives up", r"on cpu\+ne: its process ended with status 1 and said last: no such device"),
+        ("refuses", r"on cpu\+ne: the model cannot be compiled"),
+        ("babbles", r"on cpu\+ne: its process's reply is malformed, it begins 'Hello from a library"),
+        ("leaves something out", r"on cpu\+ne: its process's reply is malformed \(KeyError\('plan'\)\)"),
+        ("forgets the outputs", r"on cpu\+ne: its process's reply is malformed \(FileNotFoundError"),
+        ("forgets an image", r"on cpu\+ne: .* malformed \(`y1` is float32 \[1, 4, 16, 24\] for 2 images\)"),
+    ],
+)
+def test_what_becomes_of_the_process_names_the_unit(
+    package: Path, features: np.ndarray, behaviour: str, message: str
+) -> None:
+    with pytest.raises(PredictionError, match=message):
+        predict(package, "cpu+ne", features, worker=worker(behaviour))
+
+
+def test_a_process_that_does_not_answer_is_stopped(package: Path, features: np.ndarray) -> None:
+    with pytest.raises(PredictionError, match=r"on cpu\+gpu: no answer in 0.5 s, its process was stopped"):
+        predict(package, "cpu+gpu", features, worker=worker("hangs"), timeout_s=0.5)
+
+
+def test_an_unknown_unit_is_refused(package: Path, features: np.ndarray) -> None:
+    with pytest.raises(ValueError, match=r"unknown compute unit 'npu': they are cpu, cpu\+gpu, cpu\+ne, all"):
+        predict(package, "npu", features)
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="on a Mac the process does predict")
+def test_the_real_process_says_that_it_needs_a_mac(package: Path, features: np.ndarray) -> None:
+    with pytest.raises(PredictionError, match="Core ML on cpu: Core ML predicts on macOS only"):
+        predict(package, "cpu", features)
+
+
+def test_a_session_predicts_a_batch_in_one_process(apple_bundle: Path) -> None:
+    bundle = Bundle.open(apple_bundle)
+    info = session_info(bundle, runtime="coreml", version="0", artifact=bundle.artifact("coreml"), threads=1)
+    session = MacSession(info, bundle, "cpu", worker=worker("answers"))
+    assert check_parity(session, bundle.golden()).passed
+    with pytest.raises(ValueError, match="every value must be finite"):
+        session.run(np.full((1, 4, 16, 24), np.nan, np.float32))
+
+
+def test_a_unit_that_kills_its_process_leaves_the_others_their_numbers(apple_bundle: Path) -> None:
+    result = measure(
+        Bundle.open(apple_bundle), tier="quick", processes=2, worker=worker("dies on the Neural Engine")
+    )
+    assert [(one.target, one.unit) for one in result.units] == [
+        (target, unit) for target in ("coreml", "coreml-ane") for unit in UNITS
+    ]
+    for one in result.units:
+        if one.unit == "cpu+ne":
+            assert one.failure is not None
+            assert "SIGABRT" in one.failure
+            assert one.latency is None
+            continue
+        assert (one.failure, one.wrong, one.repeats) == (None, False, True)
+        assert one.latency is not None
+        assert (one.latency.queries, one.latency.p50_ms.value) == (64, 1.0)
+        assert (one.load_ms, one.first_ms) == ((3.0, 3.0), (2.0, 2.0))
+        assert one.thermal == ("nominal", "fair") * 2
+        assert (one.parity is None, one.fidelity is None) == (one.target != "coreml", one.target == "coreml")
+    assert result.host is not None
+
+
+def test_without_a_core_ml_package_there_is_nothing_to_time(apple_bundle: Path) -> None:
+    bundle = Bundle.open(apple_bundle)
+    bare = Bundle(bundle.folder, dataclasses.replace(bundle.manifest, artifacts={}))
+    with pytest.raises(ValueError, match="has no Core ML package: convert again with `--targets coreml` added"):
+        measure(bare, tier="quick")

@@ -1,0 +1,287 @@
+"""The benchmark on real artifacts: fresh processes, turns, parity around the timing, a verdict."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import multiprocessing
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import jsonschema
+import numpy as np
+import onnx
+import pytest
+from litehrnet_stage2.runtime import Bundle
+from litehrnet_stage2.runtime.latency import (
+    SCHEMA_VERSION,
+    Result,
+    ResultError,
+    Run,
+    Settings,
+    Tier,
+    bundle_candidates,
+    read_result,
+    run_benchmark,
+    schema,
+)
+from onnx import numpy_helper
+
+SHORT = Tier("quick", 12, 0.2)
+TIMED = ("executorch", "onnxruntime-codes")
+
+
+@pytest.fixture(scope="module")
+def steps() -> list[str]:
+    return []
+
+
+@pytest.fixture(scope="module")
+def run(codes_bundle: Bundle, steps: list[str]) -> Run:
+    candidates = bundle_candidates(codes_bundle, runtimes=TIMED, threads=[1])
+    return run_benchmark(codes_bundle, candidates, Settings(tier=SHORT, processes=3), progress=steps.append)
+
+
+def result(*runs: Run) -> Result:
+    return Result(
+        schema_version=SCHEMA_VERSION,
+        created="2026-01-02T03:04:05+00:00",
+        command="stage2 bench bundle",
+        tier="quick",
+        golden_sha256="0" * 64,
+        weights="the bundle's",
+        runs=runs,
+    )
+
+
+def written(folder: Path, value: Result) -> Path:
+    path = folder / "result.json"
+    path.write_text(json.dumps(dataclasses.asdict(value)))
+    return path
+
+
+def test_candidates_take_turns_and_each_other_round_is_reversed(run: Run, steps: list[str]) -> None:
+    turns = [step.split(": ")[1].split(",")[0] for step in steps if step.startswith("round")]
+    a, b = TIMED
+    assert turns == [a, b, b, a, a, b]
+
+
+def test_every_process_gives_samples_after_a_warm_up(run: Run) -> None:
+    for candidate in run.candidates:
+        latency, cold = candidate.latency, candidate.cold
+        assert latency is not None
+        assert cold is not None
+        assert len(latency.samples_ms) == len(cold.load_ms) == len(cold.first_ms) == 3
+        assert all(len(samples) >= 4 for samples in latency.samples_ms)
+        assert latency.queries == sum(map(len, latency.samples_ms))
+        assert min(latency.warmup_queries) >= 20
+        pooled = np.concatenate(latency.samples_ms)
+        assert latency.p50_ms.value == pytest.approx(np.median(pooled), rel=1e-3)
+        assert latency.p50_ms.low <= latency.p50_ms.value <= latency.p50_ms.high
+        assert latency.p50_ms.value <= latency.p90_ms.value <= latency.p99_ms
+
+
+def test_parity_is_checked_before_and_after_the_timing(run: Run, codes_bundle: Bundle) -> None:
+    golden = codes_bundle.golden()
+    for candidate in run.candidates:
+        for parity in (candidate.parity_before, candidate.parity_after):
+            assert parity is not None
+            assert {name: output.compared for name, output in parity.items()} == {
+                "y1": golden.y1.size,
+                "y2": golden.y2.size,
+            }
+            assert not any(output.mismatches for output in parity.values())
+
+
+def test_a_process_imports_no_other_runtime_than_its_own(run: Run) -> None:
+    """Torch alone takes more than 100 MiB, and ONNX Runtime needs none of it."""
+    memory = {candidate.library: candidate.memory for candidate in run.candidates}
+    executorch, onnxruntime = memory["executorch"], memory["onnxruntime"]
+    assert executorch is not None
+    assert onnxruntime is not None
+    assert onnxruntime.rss_before_load_mib < executorch.rss_before_load_mib - 50
+    assert onnxruntime.rss_peak_mib > onnxruntime.rss_before_load_mib
+
+
+def test_profiles_account_for_every_operator(run: Run) -> None:
+    executorch, onnxruntime = (
+        {o.kind: o.count for o in c.profile.operators} if c.profile else {} for c in run.candidates
+    )
+    coverage = {c.library: c.coverage for c in run.candidates}
+    assert coverage["executorch"] is not None
+    assert coverage["onnxruntime"] is not None
+    for kind, count in coverage["onnxruntime"].int8.items():
+        assert onnxruntime[kind] == count
+    assert executorch["Table lookup (SiLU)"] == coverage["executorch"].int8["sigmoid"]
+    for candidate in run.candidates:
+        assert candidate.profile is not None
+        assert sum(operator.share for operator in candidate.profile.operators) == pytest.approx(1)
+
+
+def test_the_environment_says_what_ran_where(run: Run) -> None:
+    assert run.machine.arch
+    assert run.environment.versions["onnxruntime"] == run.candidates[1].version
+    assert run.environment.cores >= 1
+    assert run.candidates[0].sha256
+
+
+def test_a_result_fits_its_schema_and_comes_back_as_it_was(run: Run, tmp_path: Path) -> None:
+    path = written(tmp_path, result(run))
+    jsonschema.validate(json.loads(path.read_text()), schema(), cls=jsonschema.Draft202012Validator)
+    assert json.loads(json.dumps(dataclasses.asdict(read_result(path)))) == json.loads(path.read_text())
+
+
+def test_the_schema_names_every_field(run: Run) -> None:
+    """A field the schema does not know would be refused by it, so every one must be listed."""
+    definitions = schema()["$defs"]
+
+    def check(value: object) -> None:
+        if dataclasses.is_dataclass(value):
+            names = {field.name for field in dataclasses.fields(value)}
+            if not isinstance(value, Result):
+                assert set(definitions[type(value).__name__]["properties"]) == names
+            for name in names:
+                check(getattr(value, name))
+        elif isinstance(value, tuple):
+            for entry in value:
+                check(entry)
+
+    check(result(run))
+
+
+def test_an_emulated_machine_has_instructions_and_no_latency(run: Run) -> None:
+    timed = json.loads(json.dumps(dataclasses.asdict(result(run))))
+    timed["runs"][0]["machine"]["emulated"] = True
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(timed, schema())
+    for candidate in timed["runs"][0]["candidates"]:
+        candidate |= {"latency": None, "cold": None, "instructions": {"per_inference": 5.5e7, "queries": 4}}
+    jsonschema.validate(timed, schema())
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"schema_version": 99, "runs": []}', '{"schema_version": 1}'])
+def test_other_files_are_refused_as_results(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "other.json"
+    path.write_text(text)
+    with pytest.raises(ResultError, match="give files that `stage2 bench --json` wrote"):
+        read_result(path)
+
+
+def test_a_damaged_result_is_refused(run: Run, tmp_path: Path) -> None:
+    path = written(tmp_path, result(run))
+    path.write_text(path.read_text().replace('"p50_ms"', '"p51_ms"'))
+    with pytest.raises(ResultError, match="is damaged"):
+        read_result(path)
+
+
+@pytest.fixture
+def tampered(codes_bundle: Bundle, tmp_path: Path) -> Bundle:
+    """A bundle whose ONNX artifact has one bias changed, and whose manifest agrees with it."""
+    folder = shutil.copytree(codes_bundle.folder, tmp_path / "bundle")
+    path = folder / codes_bundle.artifact("onnx")
+    model = onnx.load(path)
+    bias = next(tensor for tensor in model.graph.initializer if tensor.name.endswith("bias/codes"))
+    bias.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(bias) + 5000, bias.name))
+    onnx.save(model, path)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    content = path.read_bytes()
+    manifest["files"][path.name] = {"sha256": hashlib.sha256(content).hexdigest(), "size_bytes": len(content)}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return Bundle.open(folder)
+
+
+def test_a_wrong_artifact_gets_no_number_and_the_others_do(tampered: Bundle) -> None:
+    candidates = bundle_candidates(tampered, runtimes=["onnxruntime", "onnxruntime-codes"], threads=[1])
+    wrong, right = run_benchmark(tampered, candidates, Settings(tier=SHORT, processes=1)).candidates
+    assert wrong.latency is None
+    assert wrong.failure is not None
+    assert "codes differ from the golden ones before timing" in wrong.failure
+    assert wrong.parity_before is not None
+    assert wrong.parity_before["y1"].mismatches
+    assert right.latency is not None
+
+
+def test_an_artifact_changed_on_disk_is_not_opened(tampered: Bundle) -> None:
+    candidates = bundle_candidates(tampered, runtimes=["onnxruntime"], threads=[1])
+    Path(candidates[0].path).write_bytes(b"something else")
+    (candidate,) = run_benchmark(tampered, candidates, Settings(tier=SHORT, processes=1)).candidates
+    assert candidate.latency is None
+    assert candidate.failure is not None
+    assert "has SHA-256" in candidate.failure
+
+
+def test_an_artifact_its_runtime_refuses_ends_nothing_else(tampered: Bundle) -> None:
+    refused, other = bundle_candidates(tampered, runtimes=["onnxruntime", "onnxruntime-codes"], threads=[1])
+    Path(refused.path).write_bytes(b"no model")
+    refused = dataclasses.replace(refused, sha256=hashlib.sha256(b"no model").hexdigest())
+    run = run_benchmark(tampered, [refused, other], Settings(tier=SHORT, processes=1))
+    assert run.candidates[0].failure is not None
+    assert "its process ended with status 1" in run.candidates[0].failure
+    assert run.candidates[1].latency is not None
+
+
+def spin() -> None:
+    while True:
+        pass
+
+
+@contextmanager
+def busy_cores() -> Iterator[None]:
+    """A busy loop for every core."""
+    loops = [multiprocessing.get_context("spawn").Process(target=spin, daemon=True) for _ in range(os.cpu_count() or 1)]
+    for loop in loops:
+        loop.start()
+    try:
+        yield
+    finally:
+        for loop in loops:
+            loop.kill()
+            loop.join()
+
+
+@pytest.mark.skipif(not Path("/proc/stat").exists(), reason="the system does not show who uses its cores")
+def test_a_loaded_machine_is_noticed(codes_bundle: Bundle) -> None:
+    candidates = bundle_candidates(codes_bundle, runtimes=["onnxruntime"], threads=[1])
+    with busy_cores():
+        run = run_benchmark(codes_bundle, candidates, Settings(tier=SHORT, processes=2))
+    assert not run.validity.valid
+    assert any("other processes kept" in reason for reason in run.validity.reasons)
+    assert run.candidates[0].latency is not None  # said to be doubtful, not hidden
+
+
+def test_sustained_running_compares_the_last_window_with_the_first(codes_bundle: Bundle) -> None:
+    candidates = bundle_candidates(codes_bundle, runtimes=["onnxruntime"], threads=[1])
+    settings = Settings(tier=SHORT, processes=1, sustained_min=0.02)
+    (candidate,) = run_benchmark(codes_bundle, candidates, settings).candidates
+    sustained = candidate.sustained
+    assert sustained is not None
+    assert sustained.window_s == pytest.approx(0.6)
+    assert len(sustained.p50_ms) == 2
+    assert sustained.last_to_first == pytest.approx(sustained.p50_ms[1] / sustained.p50_ms[0])
+
+
+def test_settings_that_cannot_be_are_refused() -> None:
+    with pytest.raises(ValueError, match="core 9999 is not one this process may use"):
+        Settings(affinity=(9999,))
+    with pytest.raises(ValueError, match=r"`sustained_min` \(=-1\)"):
+        Settings(sustained_min=-1)
+
+
+def test_candidates_that_cannot_be_are_refused(codes_bundle: Bundle, small_bundle: Path) -> None:
+    with pytest.raises(ValueError, match="unknown runtime 'tflite': those that can be timed are executorch, "):
+        bundle_candidates(codes_bundle, runtimes=["tflite"], threads=[1])
+    with pytest.raises(ValueError, match=r"`threads` \(=0\) must be at least 1"):
+        bundle_candidates(codes_bundle, runtimes=None, threads=[0])
+    with pytest.raises(ValueError, match="has no onnx-codes artifact"):
+        bundle_candidates(Bundle.open(small_bundle), runtimes=["onnxruntime-codes"], threads=[1])
+
+
+def test_without_a_choice_everything_a_bundle_has_is_timed(codes_bundle: Bundle, small_bundle: Path) -> None:
+    every = bundle_candidates(codes_bundle, runtimes=None, threads=[1, 2])
+    assert len({candidate.key for candidate in every}) == 8
+    floats = bundle_candidates(Bundle.open(small_bundle), runtimes=None, threads=[1])
+    assert [candidate.name for candidate in floats] == ["executorch", "onnxruntime"]

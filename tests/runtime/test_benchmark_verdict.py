@@ -1,0 +1,157 @@
+"""Statistics and the verdict, on numbers whose answer is known."""
+
+from __future__ import annotations
+
+import os
+import re
+
+import numpy as np
+import pytest
+from litehrnet_stage2.runtime.devices import DeviceFacts
+from litehrnet_stage2.runtime.latency import Bounds, CandidateResult, monitor, statistics
+from litehrnet_stage2.runtime.latency.profile import by_kind
+from litehrnet_stage2.runtime.latency.result import Conditions, Environment
+from litehrnet_stage2.runtime.latency.validity import judge
+
+RNG = np.random.default_rng(0)
+MACHINE = DeviceFacts(device="local", emulated=False, arch="x86_64")
+QUIET = {
+    "cpu_share": 0.999,
+    "other_cores": 0.02,
+    "yardstick_ms": 0.6,
+    "frequency_mhz": 2600.0,
+    "throttle_events": 0,
+    "temperature_c": 50.0,
+}
+
+
+def environment(load: float = 0.1) -> Environment:
+    return Environment(
+        os="Linux",
+        python="3.11",
+        memory_mib=1024,
+        cores=2,
+        usable_cores=(0, 1),
+        affinity=(),
+        load_1min_before=load,
+        load_1min_after=load,
+        versions={},
+        git_revision=None,
+    )
+
+
+def candidate(*medians: float, steady: bool = True, tail: float = 1.1, **conditions: object) -> CandidateResult:
+    processes = [np.r_[np.full(80, median), np.full(20, tail * median)] for median in medians]
+    return CandidateResult(
+        name="executorch",
+        library="executorch",
+        version="1",
+        artifact="stage2.pte",
+        sha256="0" * 64,
+        size_bytes=1,
+        threads=1,
+        exact=True,
+        description="",
+        latency=statistics.latency(processes, warmup_queries=[20] * len(processes), steady=steady),
+        conditions=tuple(
+            Conditions(round=i, p50_ms=median, **{**QUIET, **conditions})  # type: ignore[arg-type]
+            for i, median in enumerate(medians)
+        ),
+    )
+
+
+def reasons(*candidates: CandidateResult, load: float = 0.1) -> tuple[str, ...]:
+    verdict = judge(candidates, MACHINE, environment(load), Bounds())
+    assert verdict.valid == (not verdict.reasons)
+    return verdict.reasons
+
+
+def test_a_quiet_run_is_valid() -> None:
+    assert reasons(candidate(4.0, 4.1, 4.0, 4.05, 4.0)) == ()
+
+
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        ({"other_cores": 0.9}, r"other processes kept 0\.90 of 2 cores busy \(at most 0\.25 is trusted\)"),
+        ({"cpu_share": 0.6}, "had to wait for a core: they got 60% of one"),
+        ({"throttle_events": 3}, "the processor throttled 15 times"),
+        ({"steady": False}, "a warm-up never became steady"),
+        ({"tail": 2.0}, "p90 lies above p50 by 100% at worst"),
+        ({"other_cores": None, "load": 3.0}, r"loaded: 1\.50 per core"),
+    ],
+)
+def test_each_bound_is_noticed_alone(changed: dict[str, object], why: str) -> None:
+    load = changed.pop("load", 0.1)
+    (reason,) = reasons(candidate(4.0, 4.0, 4.0, 4.0, 4.0, **changed), load=load)  # type: ignore[arg-type]
+    assert re.search(why, reason), reason
+
+
+def test_a_clock_that_moves_is_noticed() -> None:
+    fast, slow = candidate(4.0, 4.0), candidate(4.0, 4.0, frequency_mhz=1800.0)
+    (reason,) = reasons(fast, slow)
+    assert "the clock moved by 44%" in reason
+    (reason,) = reasons(fast, candidate(4.0, 4.0, yardstick_ms=0.9))
+    assert "a fixed calculation varied by 50%" in reason
+
+
+def test_processes_that_disagree_are_noticed() -> None:
+    (reason,) = reasons(candidate(4.0, 4.0, 5.0, 4.0, 4.0))
+    assert "the medians of one candidate's processes spread by 25% at worst" in reason
+
+
+def test_drift_is_noticed_though_each_candidate_stays_within_its_spread() -> None:
+    (reason,) = reasons(*(candidate(4.0, 4.1, 4.2, 4.35, 4.4) for _ in range(3)))
+    assert "latencies drifted by +8%" in reason
+
+
+def test_nothing_timed_is_not_valid() -> None:
+    assert reasons() == ("nothing was timed",)
+
+
+def test_outliers_are_counted_and_kept() -> None:
+    samples = np.r_[RNG.normal(4.0, 0.05, 200), 40.0, 50.0]
+    latency = statistics.latency([samples], warmup_queries=[20], steady=True)
+    assert latency.outliers == 2
+    assert latency.queries == 202
+    assert max(latency.samples_ms[0]) == 50.0
+    assert latency.p50_ms.value == pytest.approx(4.0, rel=0.01)
+    assert latency.mean_ms > 4.3
+
+
+def test_intervals_of_the_median_cover_it_as_often_as_they_say() -> None:
+    covered = 0
+    for _ in range(24):
+        processes = [RNG.normal(5.0 + shift, 0.2, 40) for shift in RNG.normal(0, 0.05, 5)]
+        interval = statistics.percentile(processes, 50)
+        covered += interval.low <= 5.0 <= interval.high
+    assert covered >= 18  # of 23 expected; processes are few, so the interval is a little short
+
+
+def test_a_ratio_is_taken_pair_by_pair() -> None:
+    """A machine that slows down threefold during the run changes both of a pair, and not their ratio."""
+    slowdown = (1.0, 1.5, 2.0, 2.5, 3.0)
+    a = [RNG.normal(2.0, 0.02, 50) * factor for factor in slowdown]
+    b = [RNG.normal(4.0, 0.04, 50) * factor for factor in slowdown]
+    interval, pairs = statistics.ratio(a, b)
+    assert interval.value == pytest.approx(0.5, abs=0.01)
+    assert interval.high - interval.low < 0.03
+    assert len(pairs) == 5
+
+
+def test_a_profile_groups_operators_by_kind() -> None:
+    events = [("conv 1", "Conv", 2.0), ("conv 2", "Conv", 1.0), ("silu", "Invalid Unary Op", 1.0)] * 3
+    conv, silu = by_kind(events, 3)
+    assert (conv.kind, conv.count, conv.mean_ms, conv.share) == ("Conv", 2, 3.0, 0.75)
+    assert silu.kind == "Table lookup (SiLU)"
+
+
+def test_the_monitor_does_not_take_its_own_work_for_that_of_others() -> None:
+    watch = monitor.Monitor()
+    total = sum(i * i for i in range(3_000_000))
+    stretch = watch.stop()
+    assert total
+    assert stretch.own_cpu_s > 0
+    if stretch.other_cores is not None:
+        cores = os.cpu_count() or 1
+        assert stretch.other_cores + stretch.own_cpu_s / stretch.wall_s <= cores + 0.3
