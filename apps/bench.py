@@ -16,6 +16,7 @@ from litehrnet_stage2.apps.bench_coreml import bench_coreml
 
 if TYPE_CHECKING:
     from litehrnet_stage2.runtime.latency import CandidateResult, Result, Run
+    from litehrnet_stage2.runtime.latency.result import Ratio
 
 
 def bench(
@@ -42,6 +43,13 @@ def bench(
     sustained: Annotated[
         float, typer.Option(metavar="MINUTES", help="Then run each for so long without a pause.")
     ] = 0.0,
+    device: Annotated[
+        str,
+        typer.Option(
+            help="Where to run: ssh:user@host[:port], adb[:serial], or local for the native runner; on "
+            "emulated:cortex-a76 (neoverse-n1, cortex-a72, i8mm) instructions are counted. Default: this Python."
+        ),
+    ] = "",
     json: console.JsonFile = None,
     verbose: console.Verbose = False,
 ) -> None:
@@ -77,6 +85,7 @@ def bench(
             affinity=parse_cores(affinity),
             groups=[group for group in against.split(",") if group],
             sustained_min=sustained,
+            device=device,
             progress=progress,
         )
         console.write_json(result, json)
@@ -96,6 +105,7 @@ def run(
     affinity: tuple[int, ...],
     groups: list[str],
     sustained_min: float,
+    device: str = "",
     progress: console.Progress,
 ) -> Result:
     """Check what is asked, build the peers, time everything."""
@@ -118,6 +128,14 @@ def run(
 
         candidates += peer_candidates(opened, groups, threads=threads, progress=progress)
         weights = WEIGHTS
+    if device:
+        from litehrnet_stage2.runtime.devices import parse_device
+        from litehrnet_stage2.runtime.latency.on_device import run_on_device
+
+        with parse_device(device, progress=progress) as there:
+            measured = run_on_device(opened, there, candidates, settings, progress=progress)
+    else:
+        measured = run_benchmark(opened, candidates, settings, progress=progress)
     return Result(
         schema_version=SCHEMA_VERSION,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -125,7 +143,7 @@ def run(
         tier=tier,
         golden_sha256=opened.manifest.golden_sha256,
         weights=weights,
-        runs=(run_benchmark(opened, candidates, settings, progress=progress),),
+        runs=(measured,),
     )
 
 
@@ -147,7 +165,10 @@ def parse_cores(text: str) -> tuple[int, ...]:
 def show(run: Run) -> None:
     """Print the table of latencies, the ratios and the verdict."""
     cores = ", ".join(f"{len(kind.cores)} x {kind.name}" for kind in run.machine.cores) or run.machine.arch
-    console.out.print(_latencies(run, f"{run.machine.device}: {cores}"))
+    if run.machine.emulated:
+        console.out.print(_instructions(run))
+    else:
+        console.out.print(_latencies(run, f"{run.machine.device}: {cores}"))
     if run.ratios:
         console.out.print(_ratios(run))
     for candidate in run.candidates:
@@ -159,12 +180,25 @@ def show(run: Run) -> None:
                 f"without a pause, {candidate.sustained.last_to_first:.3f} of the first window's latency",
                 highlight=False,
             )
+    if run.machine.emulated:
+        console.out.print("Emulated: instructions are a cost that repeats, not a latency", highlight=False)
+        return
     if run.validity.valid:
         console.out.print("[green]valid[/]: no load, throttling, spread or drift beyond the stated bounds")
         return
     console.out.print("[bold red]not valid[/]: do not rely on these numbers")
     for reason in run.validity.reasons:
         console.out.print(f"  {reason}", markup=False, highlight=False)
+
+
+def _instructions(run: Run) -> Table:
+    table = Table(title=f"{run.machine.device}, one thread", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for column in ("artifact", "instructions per inference", "codes off"):
+        table.add_column(column, justify="left" if column == "artifact" else "right")
+    for c in run.candidates:
+        counted = f"{c.instructions.per_inference / 1e6:.2f} M" if c.instructions else "[red]none[/]"
+        table.add_row(f"[bold]{c.name}[/]" if c.exact else c.name, counted, _differing(c))
+    return table
 
 
 def _latencies(run: Run, title: str) -> Table:
@@ -194,15 +228,24 @@ def _latencies(run: Run, title: str) -> Table:
 def _ratios(run: Run) -> Table:
     """Ratios of our artifacts to the peers, a column for each artifact."""
     ours = list(dict.fromkeys(ratio.numerator for ratio in run.ratios))
-    title = "Latency over the peer's, and its 95% interval"
+    title = "Latency over the peer's, its 95% interval, and the same of CPU time"
+    if run.machine.emulated:
+        title = "Instructions over the peer's"
     table = Table("against", *ours, title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for peer in dict.fromkeys(ratio.denominator for ratio in run.ratios):
         cells = []
         for name in ours:
-            found = [r.ratio for r in run.ratios if r.numerator == name and r.denominator == peer]
-            cells.append(f"[bold]{found[0].value:.2f}[/] {found[0].low:.2f}-{found[0].high:.2f}" if found else "")
+            found = next((r for r in run.ratios if r.numerator == name and r.denominator == peer), None)
+            cells.append(_ratio(found) if found else "")
         table.add_row(peer, *cells)
     return table
+
+
+def _ratio(ratio: Ratio) -> str:
+    if ratio.ratio.low == ratio.ratio.high:
+        return f"[bold]{ratio.ratio.value:.2f}[/]"
+    cpu = "" if ratio.cpu_time is None else f"\ncpu {ratio.cpu_time:.2f}"
+    return f"[bold]{ratio.ratio.value:.2f}[/] {ratio.ratio.low:.2f}-{ratio.ratio.high:.2f}{cpu}"
 
 
 def _differing(candidate: CandidateResult) -> str:

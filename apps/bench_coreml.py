@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING
 
-import numpy as np
 from rich import box
 from rich.table import Table
 
@@ -56,8 +56,8 @@ def show(result: MacResult) -> None:
             f"{p50.value:.2f}",
             f"{p50.low:.2f}-{p50.high:.2f}",
             f"{p90.value:.2f}",
-            f"{np.median(unit.load_ms):.1f}",
-            f"{np.median(unit.first_ms):.1f}",
+            f"{median(unit.load_ms):.1f}",
+            f"{median(unit.first_ms):.1f}",
             f"[bold red]{_outputs(unit)}[/]" if unit.wrong else _outputs(unit),
             ", ".join(dict.fromkeys(unit.thermal)),
         )

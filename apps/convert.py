@@ -69,7 +69,7 @@ def convert(
         console.write_json(manifest, json)
     if str(json) != "-":
         console.out.print(_summary(manifest))
-        console.out.print(f"Bundle: {out}", highlight=False, soft_wrap=True)
+        console.out.print(f"Bundle: {out}", markup=False, highlight=False, soft_wrap=True)
 
 
 def convert_to_bundle(
@@ -95,6 +95,11 @@ def convert_to_bundle(
     check_replaceable(out)
     model = load_checkpoint(example.checkpoint() if checkpoint is None else checkpoint)
     if calibration is None:
+        if model.config.in_channels != example.CHANNELS:
+            raise ValueError(
+                f"the checkpoint takes features of {model.config.in_channels} channels, and the photographs that ship "
+                f"become features of {example.CHANNELS}: give features of your own with --calibration"
+            )
         features = example.features(CALIBRATION_IMAGES)
     else:
         features = features_file.load_features(calibration, model.config.in_channels)

@@ -30,5 +30,5 @@ def demo(
         )
         results = parity.check_bundle(out, runtimes=None, inputs=None, threads=1, progress=progress)
     parity.show(results)
-    console.out.print(f"Bundle: {out}", highlight=False, soft_wrap=True)
+    console.out.print(f"Bundle: {out}", markup=False, highlight=False, soft_wrap=True)
     raise typer.Exit(0 if all(result.passed for result in results) else 1)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 IMAGE_SIZE = (256, 512)
+CHANNELS = 32  # of the stem's features
 
 
 def checkpoint() -> Path:

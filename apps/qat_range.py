@@ -64,6 +64,8 @@ class MovingRanges:
         assert isinstance(quantizer, ActivationQuantizer)
         lowest, highest = torch.aminmax(inputs[0].detach())
         extremes = self._ranks.highest(torch.stack([-lowest, highest]))
+        if not torch.isfinite(extremes).all():
+            return  # the loss will not be finite either, and that stops the run
         low, high = torch.lerp(torch.stack([-quantizer.low, quantizer.high]), extremes, self._momentum).tolist()
         quantizer.set_range(max(-low, self._floors[quantizer]), high)
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import errno
+import itertools
 import platform
 import shutil
 import tempfile
@@ -168,17 +171,22 @@ def _versions() -> dict[str, str]:
 
 
 def _replace(folder: Path, out: Path) -> None:
-    """Move `folder` to `out`; what was there comes back if that fails."""
-    if not out.exists():
-        folder.rename(out)
-        return
+    """Move `folder` to `out`; what was there comes back if that fails. Of runs that end at once the last one stays."""
     old = Path(tempfile.mkdtemp(prefix=f".{out.name}.old.", dir=out.parent))
     try:
-        kept = out.rename(old / out.name)
-        try:
-            folder.rename(out)
-        except BaseException:
-            kept.rename(out)
-            raise
+        for attempt in itertools.count():
+            check_replaceable(out)  # once more: minutes have passed
+            kept = old / str(attempt)
+            with contextlib.suppress(FileNotFoundError):
+                out.rename(kept)
+            try:
+                folder.rename(out)
+                return
+            except BaseException as error:
+                if isinstance(error, OSError) and error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+                    continue  # another run was faster by a hair; its bundle is the older one now
+                if kept.exists():
+                    kept.rename(out)
+                raise
     finally:
         shutil.rmtree(old, ignore_errors=True)

@@ -59,16 +59,10 @@ def convert(function: IntegerFunction, path: Path, deployment: Deployment) -> Co
 
 
 def unpack(processed: bytes, folder: Path) -> Path:
-    """Unpack a delegate's bytes into `folder`; the package that they hold.
-
-    Raises:
-        CoverageError: they hold none.
-    """
-    unpacked = executorchcoreml.unflatten_directory_contents(processed, str(folder))
-    packages = list(folder.glob("*/*.mlpackage"))
-    if not unpacked or len(packages) != 1:
-        raise CoverageError("executorch-coreml: the delegate's package cannot be unpacked")
-    return packages[0]
+    """Unpack a delegate's bytes into `folder`; the package that they hold."""
+    executorchcoreml.unflatten_directory_contents(processed, str(folder))
+    (package,) = folder.glob("*/*.mlpackage")
+    return package
 
 
 def _repack(package: Path) -> bytes:

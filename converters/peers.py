@@ -6,8 +6,10 @@ dequantised, in the specification's own order. Built on demand into the user's c
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +31,10 @@ if TYPE_CHECKING:
 Build: TypeAlias = "Callable[[IntegerFunction, NDArray[np.float32], Path], None]"
 
 WEIGHTS = "the bundle's own: every peer has its int8 weights and biases, dequantised"
+
+
+class PeerUnavailableError(RuntimeError):
+    """A package that builds a peer is missing; the message says which."""
 
 
 @dataclass(frozen=True)
@@ -57,9 +63,17 @@ class Peer:
         """Import the exporter, which may take seconds.
 
         Raises:
-            ImportError: a package it needs is missing.
+            PeerUnavailableError: a package it needs is missing.
         """
-        return cast(Build, getattr(importlib.import_module(self.module), self.build))
+        try:
+            module = importlib.import_module(self.module)
+        except ImportError as error:
+            extra = "peers" if self.group == "litert" else "convert"
+            raise PeerUnavailableError(
+                f"{self.file} cannot be built ({error}): `pip install 'litehrnet-stage2[{extra}]'`, "
+                f"or run without `{self.group}`"
+            ) from error
+        return cast(Build, getattr(module, self.build))
 
 
 _PTE = "litehrnet_stage2.converters.peers_executorch"
@@ -127,7 +141,7 @@ def peer_candidates(
 
     Raises:
         ValueError: an unknown group.
-        ImportError: a package that a peer needs is missing.
+        PeerUnavailableError: a package that a peer needs is missing.
     """
     if unknown := [group for group in groups if group not in GROUPS]:
         raise ValueError(f"unknown peers {unknown[0]!r} to run against: known are {', '.join(GROUPS)}")
@@ -164,7 +178,8 @@ def build_peer(
 
     def build(folder: Path) -> None:
         progress(f"building {peer.file} ({peer.description})")
-        peer.load()(bundle.function(), calibration(bundle), folder / peer.file)
+        with contextlib.redirect_stdout(sys.stderr):  # exporters chat, and standard output is for results
+            peer.load()(bundle.function(), calibration(bundle), folder / peer.file)
 
     return build_once((cache_dir or cache_root()) / "peers" / key, build) / peer.file
 

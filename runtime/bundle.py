@@ -7,6 +7,7 @@ import io
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -158,14 +159,15 @@ class Bundle:
         """
         content = self.read(GOLDEN)
         try:
-            with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-                golden = Golden(**{name: arrays[name] for name in ("x", "y1", "y2", "float_y1", "float_y2")})
+            with np.load(io.BytesIO(content), allow_pickle=False) as stored:
+                golden = Golden(**{name: stored[name] for name in ("x", "y1", "y2", "float_y1", "float_y2")})
         except (KeyError, TypeError, ValueError, EOFError, BadZipFile) as error:
             raise BundleError(
                 f"{self.folder / GOLDEN} does not hold the golden inputs and outputs ({error})"
             ) from error
         specs = (self.manifest.input, *self.manifest.outputs)
-        for spec, array, dtype in zip(specs, (golden.x, golden.y1, golden.y2), ("float32", "int8", "int8"), strict=True):
+        arrays: tuple[NDArray[Any], ...] = (golden.x, golden.y1, golden.y2)
+        for spec, array, dtype in zip(specs, arrays, ("float32", "int8", "int8"), strict=True):
             if not len(array) or array.shape != (len(golden.x), *spec.shape[1:]) or array.dtype != dtype:
                 raise BundleError(
                     f"{self.folder / GOLDEN} has `{spec.name}` as {array.dtype} {list(array.shape)}, where the "

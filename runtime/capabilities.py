@@ -25,7 +25,7 @@ PACKAGES = (
     ("converter", "ONNX", ("torch", "onnx"), "convert"),
     ("converter", "Core ML", ("torch", "coremltools"), "convert"),
     ("training", "qat", ("torch", "safetensors", "matplotlib"), "qat"),
-    ("peer", "fp32, stock", ("torch", "executorch", "torchao", "onnx", "onnxscript"), "peers"),
+    ("peer", "fp32, stock", ("torch", "executorch", "torchao", "onnx", "onnxscript"), "convert"),
     ("peer", "litert", ("torch", "litert-torch", "ai-edge-quantizer", "ai-edge-litert"), "peers"),
 )
 """Group, name, packages it takes, and the extra that brings them."""

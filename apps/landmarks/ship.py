@@ -71,8 +71,9 @@ def card(floating: dict[str, Any], tuned: QatSummary) -> str:
         "",
         f"Made by `{COMMAND}` on {platform.machine()}, torch {floating['torch']}.",
         "",
-        f"- Float: seed {settings.seed}, {floating['steps']} steps of {settings.batch} crops of {settings.crop_px} px, "
-        f"{floating['minutes']:.0f} minutes, {floating['threads']} thread(s).",
+        f"- Float: seed {settings.seed}, {floating['steps']} steps of {settings.batch} crops of {settings.crop_px} px "
+        f"in {floating['minutes']:.0f} minutes with {floating['threads']} thread(s). The schedule ends at "
+        f"{settings.steps} steps or {settings.minutes:.0f} minutes, whichever is first: a faster machine takes more.",
         f"- int8: `{tuned.config.task}`, seed {tuned.config.seed}, {tuned.steps} steps, ranges "
         f"{tuned.config.ranges.replace('_', ' ')}, {tuned.seconds / 60:.0f} minutes, {tuned.threads} thread(s).",
         "- Photographs: those in the scikit-image and scikit-learn wheels; every third name is held out.",

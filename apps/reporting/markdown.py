@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from litehrnet_stage2.apps.reporting.page import Column, columns
 from litehrnet_stage2.runtime.latency import Result
+from litehrnet_stage2.runtime.latency.result import Ratio
 
 
 def markdown(results: Sequence[Result]) -> str:
@@ -26,18 +27,13 @@ def _column(column: Column) -> Iterator[str]:
         yield from _table(["artifact", "instructions per inference"], "lr", rows)
     if run.ratios:
         ours = list(dict.fromkeys(r.numerator for r in run.ratios))
-        found = {(r.numerator, r.denominator): r.ratio for r in run.ratios}
+        found = {(r.numerator, r.denominator): r for r in run.ratios}
         rows = [
-            [
-                peer,
-                *(
-                    f"**{r.value:.2f}** ({r.low:.2f} to {r.high:.2f})" if (r := found.get((name, peer))) else ""
-                    for name in ours
-                ),
-            ]
+            [peer, *(_ratio(found.get((name, peer))) for name in ours)]
             for peer in dict.fromkeys(r.denominator for r in run.ratios)
         ]
         yield from _table(["latency against", *ours], "l" + "r" * len(ours), rows)
+        yield "Ratio of medians, its 95% interval, and in brackets the ratio of CPU time."
     yield "Valid." if run.validity.valid else "Not valid: " + "; ".join(run.validity.reasons) + "."
     yield f"Made with `{column.result.command}`."
     yield ""
@@ -59,6 +55,13 @@ def _latencies(column: Column) -> Iterator[list[str]]:
             f"{c.latency.p90_ms.value:.2f}",
             share,
         ]
+
+
+def _ratio(ratio: Ratio | None) -> str:
+    if ratio is None:
+        return ""
+    cpu = "" if ratio.cpu_time is None else f" [{ratio.cpu_time:.2f}]"
+    return f"**{ratio.ratio.value:.2f}** ({ratio.ratio.low:.2f} to {ratio.ratio.high:.2f}){cpu}"
 
 
 def _table(head: Sequence[str], aligned: str, rows: Iterable[Sequence[str]]) -> Iterator[str]:

@@ -10,6 +10,7 @@ from statistics import median
 from litehrnet_stage2.apps.reporting import charts
 from litehrnet_stage2.apps.reporting.markup import Markup, join, table, tag
 from litehrnet_stage2.runtime.latency import CandidateResult, Result, Run
+from litehrnet_stage2.runtime.latency.result import Profile
 
 METHOD = (
     "Every repetition is a fresh process that opens one artifact in one runtime, runs it until two windows' "
@@ -18,6 +19,20 @@ METHOD = (
     "queries within. Outliers are counted and kept. An artifact's codes are compared with the golden ones before "
     "and after the timing: a wrong one gets no number."
 )
+
+
+FAMILIES = {
+    "depthwise convolution": ("dwconv",),
+    "convolution": ("conv", "fully connected", "gemm"),
+    "activation": ("sigmoid", "table lookup", "silu", "swish"),
+    "multiplication": ("mul",),
+    "addition": ("add",),
+    "resize": ("resize", "upsample"),
+    "quantise, dequantise, lay out": ("quantizelinear", "convert", "transpose", "reorder"),
+}
+"""What runtimes' own names of operators have in common: the first whose word is in the name, in lower case."""
+
+OTHER = "other"
 
 
 @dataclass(frozen=True)
@@ -111,7 +126,9 @@ def _latency(shown: Sequence[Column]) -> Markup:
             candidate = _find(column, key)
             row += _latency_cells(candidate)
         rows.append(row)
-    return table(head, rows)
+    failures = {c.key: c.failure for column in shown for c in column.run.candidates if c.failure}
+    said = (tag("p", tag("strong", key), f" has no number: {why}", class_="note") for key, why in failures.items())
+    return join([table(head, rows), *said])
 
 
 def _latency_cells(candidate: CandidateResult | None) -> list[str]:
@@ -119,7 +136,7 @@ def _latency_cells(candidate: CandidateResult | None) -> list[str]:
         return [""] * 6
     latency = candidate.latency
     if latency is None:
-        return [tag("span", candidate.failure or "not timed", class_="wrong"), *[""] * 5]
+        return [tag("span", "none", class_="wrong") if candidate.failure else "", *[""] * 5]
     p50 = latency.p50_ms
     return [
         tag("strong", f"{p50.value:.2f}"),
@@ -160,8 +177,12 @@ def _ratios(column: Column) -> Iterator[Markup]:
         yield tag("h3", f"Against the peers: {column.label}")
         yield tag("p", f"All have the same weights: {column.result.weights}.", class_="note")
         yield tag("figure", charts.intervals(rows))
-        listed = [[label, f"{value:.2f}", f"{low:.2f} to {high:.2f}"] for label, value, low, high in rows]
-        yield table(["ratio of medians", "median of pairs", "95% interval"], listed)
+        cpu = ["" if r.cpu_time is None else f"{r.cpu_time:.2f}" for r in column.run.ratios]
+        listed = [
+            [label, f"{value:.2f}", f"{low:.2f} to {high:.2f}", share]
+            for (label, value, low, high), share in zip(rows, cpu, strict=True)
+        ]
+        yield table(["ratio of medians", "median of pairs", "95% interval", "of CPU time"], listed)
 
 
 def _operators(column: Column) -> Iterator[Markup]:
@@ -169,17 +190,12 @@ def _operators(column: Column) -> Iterator[Markup]:
     if not profiled:
         return
     yield tag("h3", f"Time by kind of operator: {column.label}")
-    bars = {
-        c.key: [(o.kind, o.share) for o in c.profile.operators] for c in profiled if c.profile and c.profile.operators
-    }
+    bars = {c.key: by_family(c.profile) for c in profiled if c.profile and c.profile.operators}
     if bars:
-        totals: dict[str, float] = {}
-        for pieces in bars.values():
-            for kind, share in pieces:
-                totals[kind] = totals.get(kind, 0) + share
-        ordered = sorted(totals, key=lambda kind: -totals[kind])
-        colours = {kind: charts.colour(i) for i, kind in enumerate(ordered)}
-        yield tag("figure", charts.shares(bars, colours), _legend(colours))
+        colours = {family: charts.colour(i) for i, family in enumerate([*FAMILIES, OTHER])}
+        drawn = {family for pieces in bars.values() for family, _ in pieces}
+        legend = {family: value for family, value in colours.items() if family in drawn}
+        yield tag("figure", charts.shares(bars, colours), _legend(legend))
     for c in profiled:
         if c.profile and c.profile.operators:
             rows = [[o.kind, str(o.count), f"{o.mean_ms:.3f}", f"{o.share:.1%}"] for o in c.profile.operators]
@@ -187,6 +203,16 @@ def _operators(column: Column) -> Iterator[Markup]:
             yield tag("details", tag("summary", c.key), detail)
         elif c.profile:
             yield tag("p", f"{c.key}: {c.profile.source}.", class_="note")
+
+
+def by_family(profile: Profile) -> list[tuple[str, float]]:
+    """Share of the time by family of operators, so that runtimes can be compared."""
+    shares = dict.fromkeys([*FAMILIES, OTHER], 0.0)
+    for operator in profile.operators:
+        kind = operator.kind.lower()
+        family = next((name for name, words in FAMILIES.items() if any(word in kind for word in words)), OTHER)
+        shares[family] += operator.share
+    return [(family, share) for family, share in shares.items() if share]
 
 
 def _cold(shown: Sequence[Column]) -> Markup:

@@ -85,9 +85,9 @@ def check_mac(command: str, instead: str) -> None:
     Raises:
         RuntimeUnavailableError: this is no Mac, or coremltools is not installed.
     """
-    if platform.system() != "Darwin":
+    if (system := platform.system()) != "Darwin":
         raise RuntimeUnavailableError(
-            f"Core ML itself needs a Mac with macOS 14 or later, and this is {platform.system()}: copy the bundle to one, "
+            f"Core ML itself needs a Mac with macOS 14 or later, and this is {system}: copy the bundle to one, "
             f"install with `pip install 'litehrnet-stage2[convert]'`, and run `{command}` there; {instead}"
         )
     if importlib.util.find_spec("coremltools") is None:

@@ -96,6 +96,7 @@ class ShellTransport(ABC):
             holder.kill()
             said = holder.communicate()[1].decode(errors="replace").strip()
             self._holder = None
+            self.remove()
             raise DeviceError(f"cannot work on {self.label}: {said or 'it did not answer'}{self._advice(said)}")
 
     def _advice(self, said: str) -> str:

@@ -195,10 +195,24 @@ def _ratios(running: Sequence[_Running]) -> list[Ratio]:
                 interval, pairs = statistics.ratio(a.samples, b.samples)
                 ratios.append(
                     Ratio(
-                        numerator=a.candidate.key, denominator=b.candidate.key, ratio=interval, pairs=pairs
+                        numerator=a.candidate.key,
+                        denominator=b.candidate.key,
+                        ratio=interval,
+                        pairs=pairs,
+                        cpu_time=_cpu_ratio(a, b),
                     )
                 )
     return ratios
+
+
+def _cpu_ratio(a: _Running, b: _Running) -> float | None:
+    """Median over rounds of the ratio of CPU times."""
+    pairs = [
+        left.cpu_ms / right.cpu_ms
+        for left, right in zip(a.conditions, b.conditions, strict=True)
+        if left.cpu_ms and right.cpu_ms
+    ]
+    return float(np.median(pairs)) if pairs else None
 
 
 def _worst(parities: Sequence[dict[str, Any]]) -> dict[str, OutputParity] | None:

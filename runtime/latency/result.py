@@ -118,6 +118,7 @@ class Conditions:
     Attributes:
         round: 0 to the number of processes - 1.
         p50_ms: of the process.
+        cpu_ms: CPU time of a query, mean, where one thread runs: what waiting for a core does not change.
         cpu_share: CPU time over wall time of the timed loop, where one thread runs: less than 1 if it had to wait.
         other_cores: cores kept busy by everything else.
         yardstick_ms: a fixed piece of arithmetic, least of several: moves with the clock.
@@ -128,6 +129,7 @@ class Conditions:
 
     round: int
     p50_ms: float
+    cpu_ms: float | None
     cpu_share: float | None
     other_cores: float | None
     yardstick_ms: float
@@ -188,12 +190,18 @@ class CandidateResult:
 
 @dataclass(frozen=True, kw_only=True)
 class Ratio:
-    """Latency of `numerator` over that of `denominator`, the median over pairs of processes of one round."""
+    """Latency of `numerator` over that of `denominator`, the median over pairs of processes of one round.
+
+    Attributes:
+        pairs: the ratio of medians of each round.
+        cpu_time: the same of CPU time, where one thread runs: holds on a loaded machine too, if less exactly.
+    """
 
     numerator: str
     denominator: str
     ratio: Interval
     pairs: tuple[float, ...]
+    cpu_time: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,7 +248,7 @@ class Result:
         schema_version: of the file.
         created: ISO 8601, UTC.
         command: that made it.
-        tier: a key of `plan.TIERS`.
+        tier: `quick`, `standard` or `full`.
         golden_sha256: of the bundle's golden codes.
         weights: whose weights every candidate has.
         runs: one a machine.

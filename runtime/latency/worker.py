@@ -156,13 +156,15 @@ def _time(request: Request) -> dict[str, Any]:
     monitor = Monitor()
     samples = _samples(opened, queries=request.queries, seconds=request.seconds)
     stretch = monitor.stop()
+    alone = request.candidate.threads == 1
     return {
         **answer,
         "parity_after": _plain(opened.parity()),
         "warmup_queries": warmup,
         "steady": steady,
         "samples_ms": samples,
-        "cpu_share": stretch.own_cpu_s / stretch.wall_s if request.candidate.threads == 1 else None,
+        "cpu_ms": 1e3 * stretch.own_cpu_s / len(samples) if alone else None,
+        "cpu_share": stretch.own_cpu_s / stretch.wall_s if alone else None,
         "other_cores": stretch.other_cores,
         "throttle_events": stretch.throttle_events,
         "yardstick_ms": yardstick,

@@ -232,9 +232,7 @@ def test_features_of_a_wrong_shape_are_refused_before_anything_is_written(
 
 
 @pytest.mark.parametrize("before", ["nothing", "bundle"])
-def test_two_runs_at_once_end_with_one_whole_bundle_and_nothing_else(
-    before: str, write: Write, tmp_path: Path
-) -> None:
+def test_two_runs_at_once_end_with_one_whole_bundle_and_nothing_else(before: str, write: Write, tmp_path: Path) -> None:
     """Many times over, for the moments between two renames are short. Each run ends without an error."""
     out, errors = tmp_path / "bundle", []
 
@@ -255,6 +253,40 @@ def test_two_runs_at_once_end_with_one_whole_bundle_and_nothing_else(
         assert_whole(out)
         assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
     assert not errors
+
+
+def test_a_bundle_that_lands_at_the_last_moment_is_the_older_one(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between looking whether something is there and moving a bundle to its place, another run puts its own."""
+    write(tmp_path / "faster", images=2)
+    rename = Path.rename
+
+    def late(path: Path, target: Path) -> Path:
+        if path.name.startswith(".bundle.") and (tmp_path / "faster").exists():
+            rename(tmp_path / "faster", tmp_path / "bundle")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", late)
+    write(tmp_path / "bundle", images=1)
+    assert_whole(tmp_path / "bundle")
+    assert len(Bundle.open(tmp_path / "bundle").golden().x) == 6
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_what_appears_at_the_place_during_the_conversion_is_not_overwritten(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    convert = onnx.convert
+
+    def slow(*arguments: Any) -> Any:
+        _thesis(tmp_path / "bundle")
+        return convert(*arguments)
+
+    monkeypatch.setattr(onnx, "convert", slow)
+    with pytest.raises(BundleError, match="exists and is no bundle"):
+        write(tmp_path / "bundle")
+    assert content(tmp_path) == {"bundle/thesis.txt": b"years"}
 
 
 SLOW = """

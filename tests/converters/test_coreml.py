@@ -72,7 +72,7 @@ def test_an_operator_too_many_fails_the_conversion_and_writes_nothing(
     monkeypatch.setattr(
         coreml._Body, "_conv", lambda body, node: coreml.mb.add(x=original(body, node), y=np.float32(1))
     )
-    with pytest.raises(CoverageError, match="coreml: .* add under `int8`, where the contract has"):
+    with pytest.raises(CoverageError, match=r"coreml: .* add under `int8`, where the contract has"):
         coreml.convert(small_function, tmp_path / "stage2.mlpackage", SMALL)
     assert not (tmp_path / "stage2.mlpackage").exists()
 

@@ -104,7 +104,7 @@ def test_an_operator_left_in_float_fails_the_conversion_and_writes_nothing(
     small_function: IntegerFunction, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(converter._Graph, "silu", _float_sigmoid)
-    with pytest.raises(CoverageError, match="onnx: .* under `.*`, where the contract has"):
+    with pytest.raises(CoverageError, match=r"onnx: .* under `.*`, where the contract has"):
         converter.convert(small_function, tmp_path / "stage2.onnx", SMALL)
     assert not (tmp_path / "stage2.onnx").exists()
 

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from litehrnet_stage2.converters.peers import GROUPS, PEERS, build_peer, calibration, float_network, peer_candidates
+
+from litehrnet_stage2.converters.peers import (
+    GROUPS,
+    PEERS,
+    PeerUnavailableError,
+    build_peer,
+    calibration,
+    float_network,
+    peer_candidates,
+)
 from litehrnet_stage2.runtime import Bundle
 from litehrnet_stage2.runtime.parity import sqnr_db
 from litehrnet_stage2.runtime.program import open_program
@@ -111,3 +121,9 @@ def test_candidates_of_peers_are_held_to_no_codes(bundle: Bundle, cache: Path) -
 def test_unknown_peers_are_refused(bundle: Bundle) -> None:
     with pytest.raises(ValueError, match=f"unknown peers 'fast' to run against: known are {', '.join(GROUPS)}"):
         peer_candidates(bundle, ["fast"], threads=[1])
+
+
+def test_a_missing_exporter_is_named_with_what_installs_it(bundle: Bundle, tmp_path: Path) -> None:
+    peer = dataclasses.replace(PEERS["LiteRT int8"], module="no_such_exporter")
+    with pytest.raises(PeerUnavailableError, match=r"int8.tflite cannot be built .*litehrnet-stage2\[peers\]"):
+        build_peer(bundle, peer, cache_dir=tmp_path)

@@ -197,7 +197,7 @@ def test_silu_has_a_zero_point_on_both_sides() -> None:
 
 
 def test_the_sigmoid_saturates_at_255_of_256() -> None:
-    """Code 127 is 127.0, whose sigmoid is 256 of 256. With 255, 127*255/512 = 63.25; with 256, a tie that goes to 64."""
+    """Code 127 is 127.0, its sigmoid 256 of 256. With 255, 127*255/512 = 63.25; with 256, a tie that goes to 64."""
     assert int(golden.silu_table(quantization(1), quantization(2))[127 + 128]) == 63
 
 

@@ -16,6 +16,8 @@ import jsonschema
 import numpy as np
 import onnx
 import pytest
+from onnx import numpy_helper
+
 from litehrnet_stage2.runtime import Bundle
 from litehrnet_stage2.runtime.latency import (
     SCHEMA_VERSION,
@@ -29,7 +31,6 @@ from litehrnet_stage2.runtime.latency import (
     run_benchmark,
     schema,
 )
-from onnx import numpy_helper
 
 SHORT = Tier("quick", 12, 0.2)
 TIMED = ("executorch", "onnxruntime-codes")

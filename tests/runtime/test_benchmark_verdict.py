@@ -7,6 +7,7 @@ import re
 
 import numpy as np
 import pytest
+
 from litehrnet_stage2.runtime.devices import DeviceFacts
 from litehrnet_stage2.runtime.latency import Bounds, CandidateResult, monitor, statistics
 from litehrnet_stage2.runtime.latency.profile import by_kind
@@ -16,6 +17,7 @@ from litehrnet_stage2.runtime.latency.validity import judge
 RNG = np.random.default_rng(0)
 MACHINE = DeviceFacts(device="local", emulated=False, arch="x86_64")
 QUIET = {
+    "cpu_ms": 4.0,
     "cpu_share": 0.999,
     "other_cores": 0.02,
     "yardstick_ms": 0.6,

@@ -166,13 +166,13 @@ def test_an_unknown_schema_version_says_which_is_known(
 @pytest.mark.parametrize("content", ["", "{", "\x00\x01", "nonsense"])
 def test_a_manifest_that_is_no_json_is_damaged(content: str, damaged: Path) -> None:
     (damaged / "manifest.json").write_text(content)
-    with pytest.raises(BundleError, match="manifest.json is damaged"):
+    with pytest.raises(BundleError, match=r"manifest.json is damaged"):
         Bundle.open(damaged)
 
 
 def test_a_manifest_that_is_no_text_is_damaged(damaged: Path) -> None:
     (damaged / "manifest.json").write_bytes(b"\xff\xfe\xfa")
-    with pytest.raises(BundleError, match="manifest.json is damaged"):
+    with pytest.raises(BundleError, match=r"manifest.json is damaged"):
         Bundle.open(damaged)
 
 
@@ -206,7 +206,7 @@ def test_a_folder_without_a_manifest_is_no_bundle(make: Callable[[Path], object]
 def test_a_manifest_with_a_wrong_field_is_damaged(
     change: Callable[[Any], object], edit: Callable[[Callable[[Any], object]], Path]
 ) -> None:
-    with pytest.raises(BundleError, match="manifest.json is damaged .*: convert the checkpoint again"):
+    with pytest.raises(BundleError, match=r"manifest.json is damaged .*: convert the checkpoint again"):
         Bundle.open(edit(change))
 
 
@@ -247,7 +247,7 @@ def test_golden_without_an_output_is_refused(damaged: Path) -> None:
     with np.load(damaged / "golden.npz") as arrays:
         np.savez(damaged / "altered.npz", x=arrays["x"], y1=arrays["y1"])
     overwrite(damaged, "golden.npz", (damaged / "altered.npz").read_bytes())
-    with pytest.raises(BundleError, match="golden.npz does not hold the golden inputs and outputs"):
+    with pytest.raises(BundleError, match=r"golden.npz does not hold the golden inputs and outputs"):
         Bundle.open(damaged).golden()
 
 

@@ -34,9 +34,7 @@ def x(small_bundle: Path) -> NDArray[np.float32]:
     return Bundle.open(small_bundle).golden().x[-3:]
 
 
-def test_it_runs_a_batch_of_floats_to_floats_of_the_manifests_shapes(
-    session: Session, x: NDArray[np.float32]
-) -> None:
+def test_it_runs_a_batch_of_floats_to_floats_of_the_manifests_shapes(session: Session, x: NDArray[np.float32]) -> None:
     y1, y2 = session.run(x)
     assert (y1.shape, y2.shape) == ((3, 4, 16, 24), (3, 8, 8, 12))
     assert (y1.dtype, y2.dtype) == (np.float32, np.float32)
@@ -149,7 +147,7 @@ def test_floats_on_the_grid_are_codes() -> None:
 
 @pytest.mark.parametrize("value", [0.05, 0.001, 100.0, float("nan"), float("inf")])
 def test_floats_off_the_grid_are_another_function(value: float) -> None:
-    with pytest.raises(OutputError, match=r"`y1` is .* steps off its grid of scale 0\.1: the artifact computes another"):
+    with pytest.raises(OutputError, match=r"`y1` is .* steps off its grid of scale 0\.1: the artifact"):
         to_codes(np.array([0, value, 0], np.float32).reshape(1, 1, 1, 3), SPEC)
 
 
@@ -163,5 +161,5 @@ def test_a_manifest_of_another_scale_is_found_out(name: str, damaged: Path, x: N
     values = json.loads((damaged / "manifest.json").read_text())
     values["outputs"][0]["scale"] *= 1.01
     (damaged / "manifest.json").write_text(json.dumps(values))
-    with pytest.raises(OutputError, match="`y1` is .* steps off its grid"):
+    with pytest.raises(OutputError, match=r"`y1` is .* steps off its grid"):
         open_session(damaged, name).run_codes(x)

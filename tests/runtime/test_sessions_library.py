@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+
 from litehrnet_stage2.reference.integer_function import Quantization
 from litehrnet_stage2.runtime import Bundle, OutputError, check_parity, open_session
 from litehrnet_stage2.runtime.program import open_program

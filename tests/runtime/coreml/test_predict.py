@@ -92,9 +92,7 @@ def test_a_session_predicts_a_batch_in_one_process(apple_bundle: Path) -> None:
 
 
 def test_a_unit_that_kills_its_process_leaves_the_others_their_numbers(apple_bundle: Path) -> None:
-    result = measure(
-        Bundle.open(apple_bundle), tier="quick", processes=2, worker=worker("dies on the Neural Engine")
-    )
+    result = measure(Bundle.open(apple_bundle), tier="quick", processes=2, worker=worker("dies on the Neural Engine"))
     assert [(one.target, one.unit) for one in result.units] == [
         (target, unit) for target in ("coreml", "coreml-ane") for unit in UNITS
     ]
