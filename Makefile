@@ -1,5 +1,6 @@
 # make demo   convert the shipped Stage2 and check every runtime (makes .venv first)
 # make test   run the tests
+# make qat-report   evaluate the shipped weights, float and int8, in every runtime: benchmarks/qat.md
 # make lint   ruff and mypy --strict
 
 PYTHON ?= python3
@@ -7,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 TYPING := build/typing
 
-.PHONY: demo test lint format clean
+.PHONY: demo test qat-report lint format clean
 
 demo: $(VENV)/installed
 	$(BIN)/stage2 demo --out bundle
@@ -15,9 +16,13 @@ demo: $(VENV)/installed
 test: $(VENV)/installed
 	$(BIN)/pytest
 
+qat-report: $(VENV)/installed
+	$(BIN)/stage2 qat-report --out benchmarks/qat.json
+
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	@mkdir -p $(TYPING)/litehrnet_stage2
 	@for folder in reference converters runtime apps; do ln -sfn $(CURDIR)/$$folder $(TYPING)/litehrnet_stage2/$$folder; done
 	MYPYPATH=$(TYPING) $(BIN)/mypy --namespace-packages --explicit-package-bases -p litehrnet_stage2

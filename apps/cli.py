@@ -10,6 +10,7 @@ from litehrnet_stage2.apps.demo import demo
 from litehrnet_stage2.apps.doctor import doctor
 from litehrnet_stage2.apps.inspect import inspect
 from litehrnet_stage2.apps.parity import parity
+from litehrnet_stage2.apps.qat.cli import register as register_qat
 from litehrnet_stage2.apps.report import report
 from litehrnet_stage2.apps.runner import runner
 
@@ -25,6 +26,7 @@ app = typer.Typer(
 for command in (demo, convert, parity, inspect, bench, report, doctor):
     app.command()(command)
 app.add_typer(runner)
+register_qat(app)
 
 
 def main() -> None:

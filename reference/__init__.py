@@ -26,7 +26,7 @@ _HOME = {
     "save_checkpoint": "checkpoint",
     "set_mode": "quantizers",
 }
-__all__ = [  # noqa: F822  # resolved by __getattr__
+__all__ = [  # resolved by __getattr__
     "FreezeError",
     "IntegerFunction",
     "Mode",

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from litehrnet_stage2.reference.config import Stage2Config
 from litehrnet_stage2.reference.qat import QATStage2
@@ -29,7 +29,7 @@ def save_checkpoint(model: Stage2, path: Path) -> None:
     card = {"schema_version": SCHEMA_VERSION, "kind": kind, "config": dataclasses.asdict(model.config)}
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, beside)
+        beside.write_bytes(save({name: tensor.contiguous() for name, tensor in model.state_dict().items()}))
         beside.replace(path)
         beside.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
         beside.replace(path.with_suffix(".json"))

@@ -196,4 +196,6 @@ def load(path: Path | BinaryIO) -> IntegerFunction:
             )
     except (OSError, EOFError, KeyError, TypeError, AttributeError, ValueError, zipfile.BadZipFile) as error:
         where = path if isinstance(path, Path) else "the file"
-        raise ValueError(f"{where} does not hold an integer function ({error}): convert the checkpoint again") from error
+        raise ValueError(
+            f"{where} does not hold an integer function ({error}): convert the checkpoint again"
+        ) from error

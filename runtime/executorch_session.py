@@ -63,9 +63,7 @@ def open_session(bundle: Bundle, threads: int) -> Session:
     """Open the `.pte`, its hash checked before ExecuTorch sees a byte of it."""
     artifact = bundle.artifact("executorch")
     content = bundle.read(artifact)
-    info = session_info(
-        bundle, runtime="executorch", version=library_version(), artifact=artifact, threads=threads
-    )
+    info = session_info(bundle, runtime="executorch", version=library_version(), artifact=artifact, threads=threads)
     return ProgramSession(info, open_program(content, threads, exact=True))
 
 

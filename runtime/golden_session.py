@@ -8,7 +8,8 @@ from litehrnet_stage2.reference import golden
 from litehrnet_stage2.reference.integer_function import IntegerFunction
 from litehrnet_stage2.reference.manifest import FUNCTION
 from litehrnet_stage2.runtime.bundle import Bundle
-from litehrnet_stage2.runtime.session import Float, Session, SessionInfo, session_info
+from litehrnet_stage2.runtime.program import Float
+from litehrnet_stage2.runtime.session import Session, SessionInfo, session_info
 
 
 class GoldenSession(Session):

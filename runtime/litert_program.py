@@ -45,8 +45,7 @@ class LiteRTProgram(Program):
     def finish(self, outputs: Outputs) -> tuple[Float, Float]:
         """Dequantise, channels first."""
         y1, y2 = (
-            q.dequantize(codes.transpose(0, 3, 1, 2))
-            for q, codes in zip(self._quantization[1:], outputs, strict=True)
+            q.dequantize(codes.transpose(0, 3, 1, 2)) for q, codes in zip(self._quantization[1:], outputs, strict=True)
         )
         return y1, y2
 

@@ -28,9 +28,7 @@ class OnnxRuntimeProgram(Program):
         trace: where to record an event for each operator, if at all; `end_trace` closes it.
     """
 
-    def __init__(
-        self, content: bytes, threads: int, *, settings: Mapping[str, str], trace: Path | None = None
-    ) -> None:
+    def __init__(self, content: bytes, threads: int, *, settings: Mapping[str, str], trace: Path | None = None) -> None:
         ort = _onnxruntime()
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
@@ -84,9 +82,7 @@ def open_session(bundle: Bundle, threads: int) -> Session:
     """Open the `.onnx`, its hash checked before ONNX Runtime sees a byte of it."""
     artifact = bundle.artifact("onnx")
     content = bundle.read(artifact)
-    info = session_info(
-        bundle, runtime="onnxruntime", version=library_version(), artifact=artifact, threads=threads
-    )
+    info = session_info(bundle, runtime="onnxruntime", version=library_version(), artifact=artifact, threads=threads)
     return ProgramSession(info, open_program(content, threads, exact=True))
 
 

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from litehrnet_stage2.reference import golden
 from litehrnet_stage2.reference.integer_function import OUTPUTS, IntegerFunction
 from litehrnet_stage2.runtime.bundle import Golden
-from litehrnet_stage2.runtime.session import Codes, Float, Session, SessionInfo
+from litehrnet_stage2.runtime.program import Codes, Float
+from litehrnet_stage2.runtime.session import Session, SessionInfo
 
 if TYPE_CHECKING:
     from litehrnet_stage2.runtime.devices import DeviceFacts
@@ -85,7 +86,8 @@ def expected(function: IntegerFunction, features: Float) -> Golden:
     """The golden codes of features `[N, in_channels, H, W]`, snapped to the input grid."""
     q = function.input_quantization
     codes = q.quantize(features)
-    return Golden(x=q.dequantize(codes), **golden.evaluate(function, codes))
+    outputs = golden.evaluate(function, codes)
+    return Golden(x=q.dequantize(codes), y1=outputs["y1"], y2=outputs["y2"])
 
 
 def check_parity(session: Session, due: Golden, *, unsnapped: Float | None = None) -> ParityResult:

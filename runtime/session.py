@@ -103,9 +103,7 @@ class Session(ABC):
             )
         if features.dtype != dtype:
             name = np.dtype(dtype).name
-            raise ValueError(
-                f"features must be {name}, but are {features.dtype}: convert them with .astype('{name}')"
-            )
+            raise ValueError(f"features must be {name}, but are {features.dtype}: convert them with .astype('{name}')")
 
     @abstractmethod
     def _infer(self, image: Float) -> tuple[Float, Float]:

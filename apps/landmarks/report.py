@@ -24,9 +24,9 @@ from litehrnet_stage2.apps.landmarks.network import Heads, Prediction, Stem
 from litehrnet_stage2.apps.landmarks.pool import batches, rendered
 from litehrnet_stage2.apps.landmarks.train import TEST_SEED, TRAIN_SEED
 from litehrnet_stage2.apps.landmarks.weights import load_stem_and_heads
-from litehrnet_stage2.apps.qat import Sqnr, golden_sqnr
-from litehrnet_stage2.apps.qat_config import QatConfig
-from litehrnet_stage2.apps.qat_range import calibrate
+from litehrnet_stage2.apps.qat.config import QatConfig
+from litehrnet_stage2.apps.qat.fine_tune import Sqnr, golden_sqnr
+from litehrnet_stage2.apps.qat.ranges import calibrate
 from litehrnet_stage2.reference import golden
 from litehrnet_stage2.reference.checkpoint import load_checkpoint
 from litehrnet_stage2.reference.freeze import Proof, freeze

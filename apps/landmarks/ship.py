@@ -22,10 +22,10 @@ from litehrnet_stage2.apps.landmarks.metrics import TaskMetrics
 from litehrnet_stage2.apps.landmarks.pool import rendered
 from litehrnet_stage2.apps.landmarks.train import TEST_SEED, TRAIN_SEED, TrainSettings, train
 from litehrnet_stage2.apps.landmarks.weights import load_stem_and_heads, save_network
-from litehrnet_stage2.apps.qat import QatSummary, fine_tune
-from litehrnet_stage2.apps.qat_config import QatConfig
-from litehrnet_stage2.apps.qat_data import LandmarkSource
-from litehrnet_stage2.apps.qat_ranks import join_ranks
+from litehrnet_stage2.apps.qat.config import QatConfig
+from litehrnet_stage2.apps.qat.data import LandmarkSource
+from litehrnet_stage2.apps.qat.fine_tune import QatSummary, fine_tune
+from litehrnet_stage2.apps.qat.ranks import join_ranks
 from litehrnet_stage2.reference.checkpoint import load_checkpoint
 
 COMMAND = "python -m litehrnet_stage2.apps.landmarks.ship --work runs/landmarks --out reference/weights"

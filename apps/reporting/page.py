@@ -46,7 +46,7 @@ class Column:
 
 def columns(results: Sequence[Result]) -> list[Column]:
     """Every run of every result, labelled so that no two are called the same."""
-    found = []
+    found: list[Column] = []
     for result in results:
         for run in result.runs:
             cpu = ", ".join(kind.name for kind in run.machine.cores) or run.machine.arch

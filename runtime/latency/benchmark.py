@@ -138,9 +138,7 @@ class _Running:
                 return
         names = {f.name for f in dataclasses.fields(Conditions)}
         observed = {name: value for name, value in answer.items() if name in names}
-        self.conditions.append(
-            Conditions(round=round_index, p50_ms=float(np.median(answer["samples_ms"])), **observed)
-        )
+        self.conditions.append(Conditions(round=round_index, p50_ms=float(np.median(answer["samples_ms"])), **observed))
 
     @property
     def samples(self) -> list[statistics.Samples]:

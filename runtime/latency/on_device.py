@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from litehrnet_stage2.reference.manifest import FileEntry
-from litehrnet_stage2.runtime.bundle import Bundle, BundleError, Golden
+from litehrnet_stage2.reference.manifest import BundleError, FileEntry
+from litehrnet_stage2.runtime.bundle import Bundle, Golden
 from litehrnet_stage2.runtime.devices import DEVICE_RUNTIMES, Device, DeviceError, EmulatedDevice, NativeRun
 from litehrnet_stage2.runtime.devices.session import DeviceProgram
 from litehrnet_stage2.runtime.latency import plan, statistics
@@ -217,7 +217,8 @@ def _ratios(running: Sequence[_Running]) -> list[Ratio]:
                     continue
                 if a.instructions and b.instructions:
                     value = a.instructions.per_inference / b.instructions.per_inference
-                    interval, pairs = Interval(value=value, low=value, high=value), (value,)
+                    interval = Interval(value=value, low=value, high=value)
+                    pairs: tuple[float, ...] = (value,)
                 else:
                     interval, pairs = statistics.ratio(a.samples, b.samples)
                 ratios.append(

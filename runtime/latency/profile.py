@@ -35,9 +35,7 @@ def record(candidate: Candidate, content: bytes, prepare: Callable[[Program], An
     return Profile(source=f"{candidate.library} offers no profile through its Python bindings", operators=())
 
 
-def _onnxruntime(
-    content: bytes, candidate: Candidate, prepare: Callable[[Program], Any], folder: Path
-) -> Profile:
+def _onnxruntime(content: bytes, candidate: Candidate, prepare: Callable[[Program], Any], folder: Path) -> Profile:
     from litehrnet_stage2.runtime.onnxruntime_session import OnnxRuntimeProgram, exact_settings
 
     settings = exact_settings() if candidate.exact else {}
@@ -65,8 +63,9 @@ def _executorch(content: bytes, threads: int, prepare: Callable[[Program], Any],
     if missing := [path for path in (flatc, schema) if not path.is_file()]:
         return Profile(source=f"ExecuTorch's trace cannot be read here: it came without {missing[0]}", operators=())
     # Its own reader imports the whole exporter to do the same.
-    command = [flatc, "--json", "--strict-json", "--size-prefixed", "--raw-binary", "-o", folder, schema]
-    subprocess.run([*command, "--", folder / "trace.etdump"], check=True, capture_output=True)
+    flags = ["--json", "--strict-json", "--size-prefixed", "--raw-binary"]
+    command = [flatc, *flags, "-o", folder, schema, "--", folder / "trace.etdump"]
+    subprocess.run(list(map(str, command)), check=True, capture_output=True)
     trace = json.loads((folder / "trace.json").read_text(encoding="utf-8"))
     profiled = [e["profile_event"] for run in trace["run_data"] for e in run.get("events", ()) if "profile_event" in e]
     # In nanoseconds, though XNNPACK only counts whole microseconds.

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from litehrnet_stage2.apps.qat_features import FeatureShards, capture_features, find_shards
+from litehrnet_stage2.apps.qat.features import FeatureShards, capture_features, find_shards
 from litehrnet_stage2.reference.stage2 import Stage2
 
 

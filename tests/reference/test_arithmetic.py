@@ -41,7 +41,8 @@ def power_of_two_operands() -> Operands:
     return quantization(0.5), quantization(0.5, 7), quantization(1.0, -3)
 
 
-OPERANDS = [pytest.param(random_operands(seed), id=f"random {seed}") for seed in range(3)]
+# Of random scales, some on which one bit more in a multiplier or another order of float32 sums shows.
+OPERANDS = [pytest.param(random_operands(seed), id=f"random {seed}") for seed in (13, 43)]
 OPERANDS.append(pytest.param(power_of_two_operands(), id="powers of two"))
 
 
@@ -131,12 +132,12 @@ def exact(operands: Operands) -> Callable[[int, int], int]:
         ("centred float32, plain", centred),
     ],
 )
-def test_a_rule_equals_its_scalar_form_on_a_lattice_of_code_pairs(
+def test_a_rule_equals_its_scalar_form_on_all_code_pairs(
     rule: str, scalar: Callable[[Operands], Callable[[int, int], int]], operands: Operands
 ) -> None:
     sums, add = modelled(operands)[rule], scalar(operands)
-    for a, b in itertools.product((*range(-128, 128, 5), 127), (*range(-128, 128, 3), 127)):
-        assert sums[a + 128, b + 128] == add(a, b), (a, b)
+    due = [add(a, b) for a, b in itertools.product(range(-128, 128), repeat=2)]
+    np.testing.assert_array_equal(sums.ravel(), due)
 
 
 def test_exact_ties_are_found_to_divide_the_runtimes() -> None:
@@ -222,7 +223,7 @@ def xnnpack_sums(operands: Operands) -> NDArray[np.int8]:
     return out.quantize(sums.numpy())
 
 
-@pytest.mark.parametrize("operands", [OPERANDS[0], OPERANDS[1], OPERANDS[3]])
+@pytest.mark.parametrize("operands", OPERANDS)
 def test_executorch_adds_as_the_xnnpack_rule_does_on_every_pair(operands: Operands) -> None:
     np.testing.assert_array_equal(xnnpack_sums(operands), modelled(operands)["XNNPACK fixed point"])
 

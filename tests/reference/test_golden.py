@@ -75,6 +75,13 @@ def test_inputs_are_divided_in_float32() -> None:
     assert quantization(0.7).quantize(np.array([1.75], np.float32)).tolist() == [2]
 
 
+def test_inputs_are_divided_and_not_multiplied_by_a_reciprocal() -> None:
+    """2.25 by 0.3 is just below 7.5, by multiplication just above."""
+    x, scale = np.float32(2.25), np.float32(0.3)
+    assert quantization(0.3).quantize(np.array([x])).tolist() == [7]
+    assert np.rint(x * (np.float32(1) / scale)) == 8
+
+
 def test_every_code_survives_being_a_float() -> None:
     codes = np.arange(-128, 128).astype(np.int8)
     for scale, zero_point in ((0.1, 0), (0.0173, -128), (3.3e-5, 127), (7e4, 11)):

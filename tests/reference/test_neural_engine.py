@@ -77,4 +77,6 @@ def test_the_fake_quantised_network_and_the_form_are_one_function(model, feature
 def test_gradients_reach_every_weight_in_the_neural_engines_shape(model, features):
     train_for_neural_engine(model)
     sum(y.square().mean() for y in model(features)).backward()
-    assert all(p.grad is not None and p.grad.abs().sum() > 0 for n, p in model.named_parameters() if n.endswith("weight"))
+    assert all(
+        p.grad is not None and p.grad.abs().sum() > 0 for n, p in model.named_parameters() if n.endswith("weight")
+    )

@@ -179,5 +179,5 @@ def test_an_ordinary_training_loop_lowers_the_loss(calibrated: QATStage2) -> Non
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
     assert losses[-1] < 0.8 * losses[0]

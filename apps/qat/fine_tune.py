@@ -23,17 +23,17 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from litehrnet_stage2.apps.qat_checkpoint import (
+from litehrnet_stage2.apps.qat.checkpoint import (
     Checkpoint,
     newest_checkpoint,
     write_atomically,
     write_checkpoint,
 )
-from litehrnet_stage2.apps.qat_config import QatConfig
-from litehrnet_stage2.apps.qat_data import Source
-from litehrnet_stage2.apps.qat_log import RunLog, plot
-from litehrnet_stage2.apps.qat_range import MovingRanges, calibrate
-from litehrnet_stage2.apps.qat_ranks import Ranks
+from litehrnet_stage2.apps.qat.config import QatConfig
+from litehrnet_stage2.apps.qat.data import Source
+from litehrnet_stage2.apps.qat.log import RunLog, plot
+from litehrnet_stage2.apps.qat.ranges import MovingRanges, calibrate
+from litehrnet_stage2.apps.qat.ranks import Ranks
 from litehrnet_stage2.reference import golden
 from litehrnet_stage2.reference.checkpoint import save_checkpoint
 from litehrnet_stage2.reference.freeze import freeze

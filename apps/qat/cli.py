@@ -10,8 +10,8 @@ import typer
 from litehrnet_stage2.apps import console
 
 if TYPE_CHECKING:
-    from litehrnet_stage2.apps.qat_config import QatConfig
-    from litehrnet_stage2.apps.qat_data import Source
+    from litehrnet_stage2.apps.qat.config import QatConfig
+    from litehrnet_stage2.apps.qat.data import Source
     from litehrnet_stage2.reference.stage2 import Stage2
 
 QAT_EPILOG = """Examples:
@@ -22,7 +22,7 @@ stage2 qat --task landmarks --out runs/qat --set steps=2000 --set ranges=moving_
 
 stage2 qat --features 'shards/*.npy' --teacher float.safetensors --out runs/qat --resume
 
-torchrun --nproc-per-node 2 -m litehrnet_stage2.apps.qat_cli --features 'shards/*.npy'
+torchrun --nproc-per-node 2 -m litehrnet_stage2.apps.qat.cli --features 'shards/*.npy'
 --teacher float.safetensors --out runs/qat
 """
 
@@ -55,9 +55,9 @@ def qat(
 
     Ends with 0; with 1 if the run had to stop, its checkpoints whole; with 2 if it could not start.
     """
-    from litehrnet_stage2.apps.qat import QatError, fine_tune
-    from litehrnet_stage2.apps.qat_config import read_config
-    from litehrnet_stage2.apps.qat_ranks import join_ranks, leave_ranks
+    from litehrnet_stage2.apps.qat.config import read_config
+    from litehrnet_stage2.apps.qat.fine_tune import QatError, fine_tune
+    from litehrnet_stage2.apps.qat.ranks import join_ranks, leave_ranks
 
     ranks = join_ranks()
     try:
@@ -123,8 +123,8 @@ def _source(knobs: QatConfig, teacher: Stage2, features: str, network: Path | No
     from litehrnet_stage2.apps.landmarks.pool import rendered
     from litehrnet_stage2.apps.landmarks.train import TEST_SEED, TRAIN_SEED, TrainSettings
     from litehrnet_stage2.apps.landmarks.weights import SHIPPED, load_stem_and_heads
-    from litehrnet_stage2.apps.qat_data import LandmarkSource, ShardSource
-    from litehrnet_stage2.apps.qat_features import FeatureShards, find_shards
+    from litehrnet_stage2.apps.qat.data import LandmarkSource, ShardSource
+    from litehrnet_stage2.apps.qat.features import FeatureShards, find_shards
 
     if knobs.task == "distillation":
         if not features:

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from litehrnet_stage2.apps.landmarks.loss import task_loss
 from litehrnet_stage2.apps.landmarks.network import STRIDE_PX, Heads, Stem
 from litehrnet_stage2.apps.landmarks.pool import Pool, crops
-from litehrnet_stage2.apps.qat_config import QatConfig
-from litehrnet_stage2.apps.qat_features import FeatureShards
+from litehrnet_stage2.apps.qat.config import QatConfig
+from litehrnet_stage2.apps.qat.features import FeatureShards
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections import defaultdict
 import torch
 from torch import Tensor, nn
 
-from litehrnet_stage2.apps.qat_ranks import Ranks
+from litehrnet_stage2.apps.qat.ranks import Ranks
 from litehrnet_stage2.reference.qat import QATStage2, QuantConv, QuantConvSiLU
 from litehrnet_stage2.reference.quantizers import ActivationQuantizer, Mode, set_mode
 
