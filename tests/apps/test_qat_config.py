@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from litehrnet_stage2 import apps
+from litehrnet_stage2.apps import qat
 from litehrnet_stage2.apps.qat.config import QatConfig, read_config
 
-DOCUMENTED = Path(apps.__path__[0]) / "qat.toml"
+DOCUMENTED = Path(qat.__path__[0]) / "qat.toml"
 
 
 def test_the_documented_file_holds_every_knob_at_its_default() -> None:

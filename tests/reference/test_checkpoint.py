@@ -126,14 +126,14 @@ def test_a_lacking_tensor_is_named(saved: Path) -> None:
 def test_saving_over_a_checkpoint_that_cannot_be_written_keeps_the_old_one(
     saved: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from litehrnet_stage2.reference import checkpoint
+    write = Path.write_bytes
 
-    def fail(tensors: object, path: Path) -> None:
-        path.write_bytes(b"half")
+    def fail(path: Path, data: bytes) -> int:
+        write(path, data[: len(data) // 2])
         raise OSError(28, "No space left on device")
 
     before = saved.read_bytes()
-    monkeypatch.setattr(checkpoint, "save_file", fail)
+    monkeypatch.setattr(Path, "write_bytes", fail)
     with pytest.raises(OSError, match="No space left"):
         save_checkpoint(Stage2(CONFIG), saved)
     assert saved.read_bytes() == before

@@ -33,6 +33,7 @@ def test_every_difference_is_counted_by_its_steps_also_across_the_whole_range() 
     result = compare(found, wanted, zero_point=0)
     assert (result.compared, result.mismatches, result.max_lsb) == (6, 5, 255)
     assert result.histogram == {-255: 1, -2: 1, 0: 1, 1: 2, 255: 1}
+    assert compare(found[3:4], wanted[3:4], zero_point=0).max_lsb == 2
 
 
 def test_sqnr_is_of_the_values_about_the_zero_point() -> None:
