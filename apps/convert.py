@@ -36,8 +36,9 @@ def convert(
     targets: Annotated[
         str,
         typer.Option(
-            help="Comma-separated artifacts to make: executorch, onnx and coreml compute the integer function; "
-            "coreml-ane and executorch-coreml are the Neural Engine's float16 form."
+            help="Comma-separated artifacts to make: executorch, onnx and coreml compute the integer function, "
+            "executorch-codes and onnx-codes too, with int8 codes at their border; coreml-ane and executorch-coreml "
+            "are the Neural Engine's float16 form."
         ),
     ] = "executorch,onnx,coreml",
     coreml_target: Annotated[
@@ -87,11 +88,13 @@ def convert_to_bundle(
 
     from litehrnet_stage2.apps import example, features_file
     from litehrnet_stage2.converters.bundle import check_replaceable, write_bundle
+    from litehrnet_stage2.converters.targets import check_targets
     from litehrnet_stage2.reference.checkpoint import load_checkpoint
     from litehrnet_stage2.reference.freeze import freeze
     from litehrnet_stage2.reference.qat import QATStage2
     from litehrnet_stage2.reference.quantizers import Mode, set_mode
 
+    check_targets(targets)
     check_replaceable(out)
     model = load_checkpoint(example.checkpoint() if checkpoint is None else checkpoint)
     if calibration is None:

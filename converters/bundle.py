@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from litehrnet_stage2.converters.coverage import Coverage
-from litehrnet_stage2.converters.targets import EXACT_TARGETS, TARGETS, Deployment
+from litehrnet_stage2.converters.targets import DEFAULT_TARGETS, TARGETS, Deployment, check_targets
 from litehrnet_stage2.reference import golden, integer_function
 from litehrnet_stage2.reference.freeze import Proof
 from litehrnet_stage2.reference.integer_function import INPUT, OUTPUTS, IntegerFunction, Quantization
@@ -46,7 +46,7 @@ def write_bundle(
     out: Path,
     *,
     float_network: FloatNetwork,
-    targets: Iterable[str] = EXACT_TARGETS,
+    targets: Iterable[str] = DEFAULT_TARGETS,
     coreml_target: str = "iOS17",
     progress: Callable[[str], None] = lambda step: None,
 ) -> Manifest:
@@ -62,8 +62,7 @@ def write_bundle(
         CoverageError: a converter left an operator in float.
     """
     targets = list(dict.fromkeys(targets))
-    if unknown := [name for name in targets if name not in TARGETS]:
-        raise ValueError(f"unknown target {unknown[0]!r}: the targets are {', '.join(TARGETS)}")
+    check_targets(targets)
     function.config.check_features(features.shape)
     deployment = Deployment(height=features.shape[2], width=features.shape[3], coreml_target=coreml_target)
     check_replaceable(out)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias, cast
@@ -63,5 +63,18 @@ TARGETS = {
     "executorch-coreml": Target("stage2-coreml.pte", "litehrnet_stage2.converters.executorch_coreml"),
 }
 
-EXACT_TARGETS = ("executorch", "onnx", "coreml")
-"""Those that compute the integer function, made by default; the Neural Engine's compute their own."""
+DEFAULT_TARGETS = ("executorch", "onnx", "coreml")
+"""One artifact a runtime, of the integer function. The `-codes` ones compute it too, with int8 codes at their border;
+the Neural Engine's compute their own."""
+
+
+def check_targets(names: Sequence[str]) -> None:
+    """Check the names of artifacts to make.
+
+    Raises:
+        ValueError: there is none, or one is unknown.
+    """
+    if not names:
+        raise ValueError(f"no target was named: the targets are {', '.join(TARGETS)}")
+    if unknown := [name for name in names if name not in TARGETS]:
+        raise ValueError(f"unknown target {unknown[0]!r}: the targets are {', '.join(TARGETS)}")
