@@ -1,0 +1,58 @@
+"""What the README says is so: its tables are those of the committed results, its commands and links exist."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from litehrnet_stage2.apps.reporting.markdown import markdown
+from litehrnet_stage2.runtime.latency import read_result
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+COMMAND = re.compile(r"^\$ (?:\.venv/bin/)?stage2 (.*?)(?:\s+#.*)?$", re.MULTILINE)
+
+
+def rows(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line.startswith("|")]
+
+
+def test_the_latency_tables_are_those_of_the_committed_result() -> None:
+    expected = rows(markdown([read_result(ROOT / "benchmarks" / "x86-64.json")]))
+    assert expected
+    readme = (ROOT / "README.md").read_text()
+    assert [row for row in expected if row not in readme] == []
+
+
+def test_the_accuracy_table_is_that_of_the_committed_result() -> None:
+    readme = (ROOT / "README.md").read_text()
+    assert [row for row in rows((ROOT / "benchmarks" / "qat.md").read_text()) if row not in readme] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_to_files(page: Path) -> None:
+    targets = re.findall(r"\]\((?!https?://|#)([^)#]+)\)", page.read_text())
+    assert [target for target in targets if not (page.parent / target).exists()] == []
+
+
+def test_every_command_shown_has_the_options_it_is_shown_with() -> None:
+    shown = {tuple(match.split()) for page in PAGES for match in COMMAND.findall(page.read_text())}
+    assert len(shown) > 10
+    helps: dict[str, str] = {}
+    for words in shown:
+        name = words[0]
+        if name not in helps:
+            code = "from litehrnet_stage2.apps.cli import main; main()"
+            asked = [*(words[:2] if name == "runner" else words[:1]), "--help"]
+            done = subprocess.run(
+                [sys.executable, "-c", code, *asked], capture_output=True, text=True, check=False, env={"COLUMNS": "200"}
+            )
+            assert done.returncode == 0, f"stage2 {name}: {done.stderr}"
+            helps[name] = done.stdout
+        for word in words:
+            if word.startswith("--"):
+                assert word.partition("=")[0] in helps[name], f"stage2 {name} has no {word}"
