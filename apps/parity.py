@@ -182,8 +182,8 @@ def show(results: Sequence[Checked]) -> None:
 def show_codes(results: Sequence[ParityResult]) -> None:
     """Print the table, and the flips where inputs lay off the grid."""
     table = Table(title=f"Parity with the golden codes, {results[0].images} inputs")
-    for column in ("runtime", "output", "compared", "mismatches", "furthest", "SHA-256"):
-        table.add_column(column, justify="right" if column in ("compared", "mismatches", "furthest") else "left")
+    for column in ("runtime", "output", "compared", "mismatches", "largest", "SHA-256"):
+        table.add_column(column, justify="right" if column in ("compared", "mismatches", "largest") else "left")
     for result in results:
         for index, (name, output) in enumerate(result.outputs.items()):
             noise = "" if output.sqnr_db is None else f", {output.sqnr_db:.1f} dB"
@@ -193,7 +193,7 @@ def show_codes(results: Sequence[ParityResult]) -> None:
                 f"{output.compared:,}",
                 f"[bold red]{output.mismatches:,}[/]" if output.mismatches else "[green]0[/]",
                 f"{output.max_lsb}{noise}",
-                "" if index else result.codes_sha256[:12],
+                "" if index else result.codes_sha256[:10],
             )
     console.out.print(table)
     if (device := results[0].device) is not None:

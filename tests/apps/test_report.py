@@ -12,6 +12,7 @@ from collections.abc import Callable
 from html import unescape
 from pathlib import Path
 
+import jsonschema
 import numpy as np
 import pytest
 from rich.console import Console
@@ -22,7 +23,15 @@ from litehrnet_stage2.apps.cli import app
 from litehrnet_stage2.apps.reporting.markdown import markdown
 from litehrnet_stage2.apps.reporting.page import by_family, page
 from litehrnet_stage2.runtime.devices import CoreKind, DeviceFacts
-from litehrnet_stage2.runtime.latency import SCHEMA_VERSION, CandidateResult, Result, Run, statistics
+from litehrnet_stage2.runtime.latency import (
+    SCHEMA_VERSION,
+    CandidateResult,
+    Result,
+    Run,
+    read_result,
+    schema,
+    statistics,
+)
 from litehrnet_stage2.runtime.latency.result import (
     Cold,
     Covered,
@@ -228,6 +237,16 @@ def test_the_command_writes_both(results: list[Result], tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert html.read_text() == page(results)
     assert table.read_text() == markdown(results)
+
+
+def test_the_result_in_the_repository_is_one() -> None:
+    path = Path(__file__).parents[2] / "benchmarks" / "x86-64.json"
+    jsonschema.validate(json.loads(path.read_text()), schema(), cls=jsonschema.Draft202012Validator)
+    read = read_result(path)
+    ours = [c for c in read.runs[0].candidates if c.exact]
+    assert {c.name for c in ours} == {"executorch", "onnxruntime", "executorch-codes", "onnxruntime-codes"}
+    assert all(c.latency for c in ours)
+    assert "| **executorch, 1 thread** |" in markdown([read])
 
 
 def test_a_file_that_is_no_result_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
