@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -24,6 +25,10 @@ from litehrnet_stage2.reference.freeze import Proof, freeze
 from litehrnet_stage2.reference.integer_function import IntegerFunction
 from litehrnet_stage2.reference.qat import QATStage2
 from litehrnet_stage2.reference.stage2 import Stage2
+
+# A shell has its background jobs ignore Ctrl-C, and they pass that on; the tests send it to programs they start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 Frozen: TypeAlias = tuple[IntegerFunction, Proof]
 

@@ -81,7 +81,7 @@ def test_every_process_gives_samples_after_a_warm_up(run: Run) -> None:
         assert latency.queries == sum(map(len, latency.samples_ms))
         assert min(latency.warmup_queries) >= 20
         pooled = np.concatenate(latency.samples_ms)
-        assert latency.p50_ms.value == pytest.approx(np.median(pooled), rel=1e-3)
+        assert latency.p50_ms.value == pytest.approx(np.median(pooled), abs=1e-4)  # samples are kept to 0.1 us
         assert latency.p50_ms.low <= latency.p50_ms.value <= latency.p50_ms.high
         assert latency.p50_ms.value <= latency.p90_ms.value <= latency.p99_ms
 
