@@ -49,7 +49,11 @@ def test_every_command_shown_has_the_options_it_is_shown_with() -> None:
             code = "from litehrnet_stage2.apps.cli import main; main()"
             asked = [*(words[:2] if name == "runner" else words[:1]), "--help"]
             done = subprocess.run(
-                [sys.executable, "-c", code, *asked], capture_output=True, text=True, check=False, env={"COLUMNS": "200"}
+                [sys.executable, "-c", code, *asked],
+                capture_output=True,
+                text=True,
+                check=False,
+                env={"COLUMNS": "200"},
             )
             assert done.returncode == 0, f"stage2 {name}: {done.stderr}"
             helps[name] = done.stdout
