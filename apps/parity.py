@@ -93,7 +93,11 @@ def check_bundle(
 
     opened = Bundle.open(folder)
     chosen = runtimes is not None
-    runtimes = list(dict.fromkeys(default_runtimes(opened.manifest.artifacts) if runtimes is None else runtimes))
+    if runtimes is None and device:
+        runtimes = [name for name, entry in DEVICE_RUNTIMES.items() if entry.target in opened.manifest.artifacts]
+    elif runtimes is None:
+        runtimes = default_runtimes(opened.manifest.artifacts, progress)
+    runtimes = list(dict.fromkeys(runtimes))
     golden, due, unsnapped = opened.golden(), None, None
     if inputs is not None:
         if own := [name for name in runtimes if name in OWN_FUNCTION]:
@@ -105,8 +109,9 @@ def check_bundle(
         unsnapped = load_features(inputs, opened.manifest.input.shape[1])
         due = expected(opened.function(), unsnapped)
     if device:
-        names = runtimes if chosen else [name for name in runtimes if name in DEVICE_RUNTIMES]
-        return _check_on_device(device, opened, names, due or golden, unsnapped, threads=threads, progress=progress)
+        return _check_on_device(
+            device, opened, runtimes, due or golden, unsnapped, chosen=chosen, threads=threads, progress=progress
+        )
     results: list[Checked] = []
     for name in runtimes:
         progress(f"running {name}")
@@ -125,21 +130,30 @@ def _check_on_device(
     due: Golden,
     unsnapped: NDArray[np.float32] | None,
     *,
+    chosen: bool,
     threads: int,
     progress: console.Progress,
 ) -> list[Checked]:
     """Check each runtime on a device; what has to be built or unpacked for it is, once.
+
+    A device need not have ONNX Runtime: unless it was `chosen`, it is left out where it is missing.
 
     Raises:
         ValueError: no such device, or a runtime that devices do not have.
         DeviceError: the device cannot be reached, or lacks the runtime.
     """
     from litehrnet_stage2.runtime import check_parity
-    from litehrnet_stage2.runtime.devices import open_device_session, parse_device
+    from litehrnet_stage2.runtime.devices import DeviceError, open_device_session, parse_device
 
     results: list[Checked] = []
     with parse_device(name, progress=progress) as device:
         for runtime in runtimes:
+            if not chosen and runtime.startswith("onnxruntime"):
+                try:
+                    device.onnxruntime_version()
+                except DeviceError as error:
+                    progress(f"leaving out {runtime}: {error}")
+                    continue
             progress(f"running {runtime} on {name}")
             with open_device_session(bundle, runtime, device, threads=threads) as session:
                 found = check_parity(session, due, unsnapped=unsnapped)
@@ -147,12 +161,25 @@ def _check_on_device(
     return results
 
 
-def default_runtimes(artifacts: Mapping[str, str]) -> list[str]:
+_DEFAULTS = {
+    "executorch": ("executorch", ("torch", "executorch")),
+    "onnx": ("onnxruntime", ("onnxruntime",)),
+    "coreml": ("coreml-eval", ("coremltools",)),
+}
+"""Of each artifact that computes the integer function: the runtime it is checked in, and the packages that needs."""
+
+
+def default_runtimes(artifacts: Mapping[str, str], progress: console.Progress) -> list[str]:
     """Golden, and a runtime for each artifact that computes the integer function and can be run here."""
-    given = {"executorch": "executorch", "onnx": "onnxruntime"}
-    if importlib.util.find_spec("coremltools"):
-        given["coreml"] = "coreml-eval"
-    return ["golden", *(given[name] for name in artifacts if name in given)]
+    runtimes = ["golden"]
+    for artifact in artifacts:
+        runtime, packages = _DEFAULTS.get(artifact, ("", ()))
+        missing = [package for package in packages if importlib.util.find_spec(package) is None]
+        if missing:
+            progress(f"leaving out {runtime}, which needs {' and '.join(missing)}")
+        elif runtime:
+            runtimes.append(runtime)
+    return runtimes
 
 
 def plain(result: Checked) -> dict[str, object]:
