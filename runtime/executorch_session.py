@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
@@ -15,6 +18,39 @@ from litehrnet_stage2.runtime.session import (
     Session,
     session_info,
 )
+
+
+class _ThreadPool:
+    """XNNPACK's pool, one for the process: resized, and programs loaded, only while nothing runs on it.
+
+    ExecuTorch guards neither, and its log, which both write to, crashes when threads share it.
+    """
+
+    def __init__(self) -> None:
+        self._idle = threading.Condition()
+        self._running = 0
+
+    @contextlib.contextmanager
+    def sized(self, bindings: ModuleType, threads: int) -> Iterator[None]:
+        """Have the pool alone, with so many threads."""
+        with self._idle:
+            self._idle.wait_for(lambda: self._running == 0)
+            if bindings._threadpool_get_thread_count() != threads:
+                bindings._unsafe_reset_threadpool(threads)
+            yield
+
+    def __enter__(self) -> None:
+        """Begin to run on it, beside others."""
+        with self._idle:
+            self._running += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self._idle:
+            self._running -= 1
+            self._idle.notify_all()
+
+
+_POOL = _ThreadPool()
 
 
 class ExecuTorchProgram(Program):
@@ -31,14 +67,15 @@ class ExecuTorchProgram(Program):
         import torch
 
         self._from_numpy = torch.from_numpy
-        bindings._unsafe_reset_threadpool(threads)
         self._content = content  # the module reads from this memory as long as it lives
-        self._module = bindings._load_for_executorch_from_buffer(content, enable_etdump=traced)
+        with _POOL.sized(bindings, threads):
+            self._module = bindings._load_for_executorch_from_buffer(content, enable_etdump=traced)
         self._run = self._module.run_method
 
     def run(self, x: Array) -> Outputs:
         """One inference; the outputs are views of the module's memory."""
-        outputs = self._run("forward", (self._from_numpy(x),), clone_outputs=False)
+        with _POOL:
+            outputs = self._run("forward", (self._from_numpy(x),), clone_outputs=False)
         if len(outputs) != 2:
             raise OutputError(f"the .pte returned {len(outputs)} outputs, not y1 and y2")
         return outputs[0].numpy(), outputs[1].numpy()
