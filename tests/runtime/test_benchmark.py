@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import multiprocessing
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -225,23 +226,23 @@ def test_an_artifact_its_runtime_refuses_ends_nothing_else(tampered: Bundle) -> 
     assert run.candidates[1].latency is not None
 
 
-def spin() -> None:
-    while True:
-        pass
-
-
 @contextmanager
 def busy_cores() -> Iterator[None]:
-    """A busy loop for every core."""
-    loops = [multiprocessing.get_context("spawn").Process(target=spin, daemon=True) for _ in range(os.cpu_count() or 1)]
-    for loop in loops:
-        loop.start()
+    """A busy loop for every core, each seen to have begun."""
+    program = "print('spinning', flush=True)\nwhile True: pass"
+    loops = [
+        subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+        for _ in range(os.cpu_count() or 1)
+    ]
     try:
+        for loop in loops:
+            assert loop.stdout is not None
+            assert loop.stdout.readline() == "spinning\n"
         yield
     finally:
         for loop in loops:
             loop.kill()
-            loop.join()
+            loop.communicate()
 
 
 @pytest.mark.skipif(not Path("/proc/stat").exists(), reason="the system does not show who uses its cores")
