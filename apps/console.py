@@ -66,7 +66,11 @@ def write_json(result: Any, path: Path | None) -> None:
     if path is None:
         return
     plain = dataclasses.asdict(result) if dataclasses.is_dataclass(result) and not isinstance(result, type) else result
-    text = json.dumps(plain, indent=2) + "\n"
+    write_text(json.dumps(plain, indent=2) + "\n", path)
+
+
+def write_text(text: str, path: Path) -> None:
+    """Write a file, whole or not at all, or standard output where the path is `-`."""
     if str(path) == "-":
         sys.stdout.write(text)
         return

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -37,19 +35,6 @@ def report(
 
         read = [read_result(path) for path in results]
         if html is not None:
-            _write(page(read), html)
+            console.write_text(page(read), html)
         if markdown is not None or html is None:
-            _write(as_markdown(read), markdown or Path("-"))
-
-
-def _write(text: str, path: Path) -> None:
-    """Write a file, whole or not at all, or standard output."""
-    if str(path) == "-":
-        sys.stdout.write(text)
-        return
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        beside.write_text(text, encoding="utf-8")
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+            console.write_text(as_markdown(read), markdown or Path("-"))
