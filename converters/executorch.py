@@ -6,22 +6,9 @@ from collections import Counter
 from pathlib import Path
 
 import torch
-from executorch.backends.xnnpack.operators.node_visitor import NodeVisitor, register_node_visitor
-from executorch.backends.xnnpack.partition.config import ALL_PARTITIONER_CONFIGS
-from executorch.backends.xnnpack.partition.config.generic_node_configs import (
-    SigmoidConfig,
-    UpsampleBilinear2dConfig,
-)
-from executorch.backends.xnnpack.partition.config.xnnpack_config import ConfigPrecisionType
-from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
-from executorch.backends.xnnpack.serialization.xnnpack_graph_schema import (
-    XNNGraph,
-    XNNStaticResizeBilinear2D,
-    XNode,
-)
-from executorch.exir import EdgeCompileConfig, EdgeProgramManager, to_edge_transform_and_lower
-from torch import nn
+from executorch.exir import EdgeProgramManager
 
+from litehrnet_stage2.converters import xnnpack_lowering
 from litehrnet_stage2.converters.coverage import Coverage, node_counts
 from litehrnet_stage2.converters.targets import Deployment
 from litehrnet_stage2.converters.xnnpack_payload import operators
@@ -46,9 +33,9 @@ def convert(function: IntegerFunction, path: Path, deployment: Deployment) -> Co
         CoverageError: an operator is not in the one delegate, or not in int8.
     """
     features = torch.zeros(1, function.config.in_channels, deployment.height, deployment.width)
-    program = lower(FloatFrozenStage2(function), features)
+    program = xnnpack_lowering.lower(FloatFrozenStage2(function), features)
     coverage = coverage_of(program).check(expected_coverage(function), "executorch")
-    path.write_bytes(program.to_executorch().buffer)
+    path.write_bytes(xnnpack_lowering.serialize(program, function.config.in_channels))
     return coverage
 
 
@@ -66,16 +53,6 @@ def expected_coverage(function: IntegerFunction) -> Coverage:
         floating={},
         boundary={"quantize": 1, "dequantize": 2},
         partitions=1,
-    )
-
-
-def lower(module: nn.Module, example: torch.Tensor) -> EdgeProgramManager:
-    """Export a module and give XNNPACK what it takes of it."""
-    exported = torch.export.export(module.eval(), (example,))
-    return to_edge_transform_and_lower(
-        exported,
-        partitioner=[XnnpackPartitioner(configs=_CONFIGS)],
-        compile_config=EdgeCompileConfig(_check_ir_validity=False),
     )
 
 
@@ -108,48 +85,3 @@ def _name(node: torch.fx.Node) -> str:
     """`aten.convolution.default` -> `convolution`."""
     name = getattr(node.target, "__name__", type(node.target).__name__)
     return name.removeprefix("aten.").removeprefix("quantized_decomposed.").split(".")[0]
-
-
-class _QuantizedSigmoid(SigmoidConfig):  # type: ignore[misc]
-    """Sigmoid, also between a dequantise and a quantise (the stock one takes float32 only)."""
-
-    def supported_precision_types(self) -> list[ConfigPrecisionType]:
-        return [ConfigPrecisionType.FP32, ConfigPrecisionType.STATIC_QUANT]
-
-
-class _QuantizedResize(UpsampleBilinear2dConfig):  # type: ignore[misc]
-    """Bilinear resize, also between a dequantise and a quantise."""
-
-    def supported_precision_types(self) -> list[ConfigPrecisionType]:
-        return [ConfigPrecisionType.FP32, ConfigPrecisionType.STATIC_QUANT]
-
-
-@register_node_visitor
-class _QuantizedResizeVisitor(NodeVisitor):  # type: ignore[misc]
-    """Serialises a resize with its tensors' quantisation, without which the program fails at load."""
-
-    target = "aten.upsample_bilinear2d.vec"
-
-    def define_node(
-        self,
-        node: torch.fx.Node,
-        xnn_graph: XNNGraph,
-        vals_to_ids: dict[torch.fx.Node, int],
-        debug_handle: int,
-    ) -> None:
-        self.define_nodes_tensor_inputs_outputs(node, xnn_graph, vals_to_ids, convert_to_nhwc=True)
-        height, width = node.meta["val"].shape[-2:]
-        resize = XNNStaticResizeBilinear2D(
-            new_height=height,
-            new_width=width,
-            input_id=vals_to_ids[node.all_input_nodes[0]],
-            output_id=vals_to_ids[node],
-            flags=0,
-        )
-        xnn_graph.xnodes.append(XNode(xnode_union=resize, debug_handle=debug_handle))
-
-
-_CONFIGS = [
-    {SigmoidConfig: _QuantizedSigmoid, UpsampleBilinear2dConfig: _QuantizedResize}.get(config, config)
-    for config in ALL_PARTITIONER_CONFIGS
-]

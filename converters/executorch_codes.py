@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from litehrnet_stage2.converters import executorch
+from litehrnet_stage2.converters import executorch, xnnpack_lowering
 from litehrnet_stage2.converters.coverage import Coverage
 from litehrnet_stage2.converters.targets import Deployment
 from litehrnet_stage2.reference.frozen import FrozenStage2
@@ -24,9 +24,9 @@ def convert(function: IntegerFunction, path: Path, deployment: Deployment) -> Co
     """
     shape = (1, function.config.in_channels, deployment.height, deployment.width)
     codes = torch.zeros(shape, dtype=torch.int8).to(memory_format=torch.channels_last)
-    program = executorch.lower(FrozenStage2(function), codes)
+    program = xnnpack_lowering.lower(FrozenStage2(function), codes)
     coverage = executorch.coverage_of(program).check(expected_coverage(function), "executorch-codes")
-    path.write_bytes(program.to_executorch().buffer)
+    path.write_bytes(xnnpack_lowering.serialize(program, function.config.in_channels))
     return coverage
 
 

@@ -35,8 +35,8 @@ def ecdf(series: Mapping[str, Sequence[float]], colours: Mapping[str, str]) -> M
     return _svg(height, parts, "Cumulative distribution of latencies")
 
 
-def intervals(rows: Sequence[tuple[str, float, float, float]]) -> Markup:
-    """Ratios with their intervals, a line each: (label, value, low, high); 1 is marked."""
+def intervals(rows: Sequence[tuple[str, float, float, float]], scale: str) -> Markup:
+    """Ratios with their intervals, a line each: (label, value, low, high); 1 is marked, `scale` says what they are."""
     line, top, bottom = 40, 8, 34
     height = top + line * len(rows) + bottom
     axis = _Axis(min(0.5, *(r[2] for r in rows)) / 1.1, max(1.1, *(r[3] for r in rows)) * 1.1)
@@ -53,8 +53,8 @@ def intervals(rows: Sequence[tuple[str, float, float, float]]) -> Markup:
             tag("line", x1=axis.x(low), x2=axis.x(high), y1=y, y2=y, stroke=series, stroke_width=3),
             tag("circle", tag("title", f"{label}: {value:.2f}"), cx=axis.x(value), cy=y, r=5, fill=series),
         ]
-    parts.append(_text("ratio of latencies, logarithmic; left of 1 is faster", WIDTH / 2, height - 3, anchor="middle"))
-    return _svg(height, parts, "Ratios of latencies with intervals")
+    parts.append(_text(scale, WIDTH / 2, height - 3, anchor="middle"))
+    return _svg(height, parts, "Ratios with their intervals")
 
 
 def shares(bars: Mapping[str, Sequence[tuple[str, float]]], colours: Mapping[str, str]) -> Markup:

@@ -32,8 +32,10 @@ def _column(column: Column) -> Iterator[str]:
             [peer, *(_ratio(found.get((name, peer))) for name in ours)]
             for peer in dict.fromkeys(r.denominator for r in run.ratios)
         ]
-        yield from _table(["latency against", *ours], "l" + "r" * len(ours), rows)
-        yield "Ratio of medians, its 95% interval, and in brackets the ratio of CPU time."
+        compared = "instructions" if run.machine.emulated else "latency"
+        yield from _table([f"{compared} against", *ours], "l" + "r" * len(ours), rows)
+        if not run.machine.emulated:
+            yield "Ratio of medians, its 95% interval, and in brackets the ratio of CPU time."
     yield "Valid." if run.validity.valid else "Not valid: " + "; ".join(run.validity.reasons) + "."
     yield f"Made with `{column.result.command}`."
     yield ""
@@ -60,6 +62,8 @@ def _latencies(column: Column) -> Iterator[list[str]]:
 def _ratio(ratio: Ratio | None) -> str:
     if ratio is None:
         return ""
+    if ratio.ratio.low == ratio.ratio.high:  # counted, not measured
+        return f"**{ratio.ratio.value:.2f}**"
     cpu = "" if ratio.cpu_time is None else f" [{ratio.cpu_time:.2f}]"
     return f"**{ratio.ratio.value:.2f}** ({ratio.ratio.low:.2f} to {ratio.ratio.high:.2f}){cpu}"
 

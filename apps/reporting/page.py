@@ -176,7 +176,11 @@ def _ratios(column: Column) -> Iterator[Markup]:
         ]
         yield tag("h3", f"Against the peers: {column.label}")
         yield tag("p", f"All have the same weights: {column.result.weights}.", class_="note")
-        yield tag("figure", charts.intervals(rows))
+        if column.run.machine.emulated:
+            yield tag("figure", charts.intervals(rows, "ratio of instructions, logarithmic; left of 1 is less"))
+            yield table(["ratio of instructions", ""], [[label, f"{value:.2f}"] for label, value, _, _ in rows])
+            return
+        yield tag("figure", charts.intervals(rows, "ratio of latencies, logarithmic; left of 1 is faster"))
         cpu = ["" if r.cpu_time is None else f"{r.cpu_time:.2f}" for r in column.run.ratios]
         listed = [
             [label, f"{value:.2f}", f"{low:.2f} to {high:.2f}", share]

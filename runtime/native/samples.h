@@ -2,12 +2,16 @@
 #pragma once
 
 #include <executorch/runtime/core/exec_aten/exec_aten.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cstdint>
 #include <cstring>
 #include <fstream>
+#include <memory>
+#include <new>
 #include <numeric>
 #include <sstream>
 #include <stdexcept>
@@ -109,11 +113,22 @@ struct TensorType {
   size_t element, bytes;
 };
 
+// Memory with an inaccessible page behind it, as a caller's tensor may have: a program that reads further crashes.
+inline std::shared_ptr<char> guarded(size_t bytes) {
+  const size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE)), usable = (bytes + page - 1) / page * page;
+  void* start = mmap(nullptr, usable + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (start == MAP_FAILED) throw std::bad_alloc();
+  std::shared_ptr<void> mapping(start, [=](void* memory) { munmap(memory, usable + page); });
+  char* end = static_cast<char*>(start) + usable;
+  if (mprotect(end, page, PROT_NONE) != 0) throw std::bad_alloc();
+  return {mapping, end - bytes};
+}
+
 // Samples of one input behind one another in a file; only the current one is in memory.
 class SampleReader {
  public:
   SampleReader(const std::string& path, const TensorType& type)
-      : type_(type), path_(path), file_(path, std::ios::binary), memory_(type.bytes),
+      : type_(type), path_(path), file_(path, std::ios::binary), memory_(guarded(type.bytes)),
         file_order_(type.c_order() ? 0 : type.bytes), bytes_(type.bytes) {
     if (!file_) fail("cannot be read: " + std::string(std::strerror(errno)));
     char magic[6] = {};
@@ -133,15 +148,15 @@ class SampleReader {
   }
 
   size_t samples() const { return samples_; }
-  char* data() { return memory_.data(); }
+  char* data() { return memory_.get(); }
 
   void read(size_t sample) {
-    char* into = file_order_.empty() ? memory_.data() : file_order_.data();
+    char* into = file_order_.empty() ? data() : file_order_.data();
     file_.seekg(static_cast<std::streamoff>(start_ + sample * bytes_));
     if (!file_.read(into, static_cast<std::streamsize>(bytes_))) fail("became shorter while it was read");
     if (!file_order_.empty())
       type_.each_element([&](size_t file, size_t memory) {
-        std::memcpy(&memory_[memory], &file_order_[file], type_.element);
+        std::memcpy(data() + memory, &file_order_[file], type_.element);
       });
   }
 
@@ -185,7 +200,8 @@ class SampleReader {
   TensorType type_;
   std::string path_;
   std::ifstream file_;
-  std::vector<char> memory_, file_order_;
+  std::shared_ptr<char> memory_;
+  std::vector<char> file_order_;
   size_t bytes_, start_ = 0, samples_ = 0, declared_ = 0;
 };
 

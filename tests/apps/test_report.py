@@ -37,6 +37,7 @@ from litehrnet_stage2.runtime.latency.result import (
     Covered,
     Environment,
     Instructions,
+    Interval,
     Memory,
     OperatorTime,
     Profile,
@@ -157,11 +158,18 @@ def results() -> list[Result]:
     counted = dataclasses.replace(
         ours, latency=None, cold=None, memory=None, instructions=Instructions(per_inference=5.58e7, queries=4)
     )
+    fewer = Ratio(
+        numerator=counted.key,
+        denominator=peer.key,
+        ratio=Interval(value=0.29, low=0.29, high=0.29),
+        pairs=(0.29,),
+        cpu_time=None,
+    )
     loaded = one_run(ours, failed, peer, reasons=("the machine was loaded: other processes kept 1.50 of 2 cores busy",))
     return [
         result(one_run(ours, peer)),
         result(loaded, "2026-02-03T04:05:06+00:00"),
-        result(one_run(counted, device="emulated:cortex-a76")),
+        result(dataclasses.replace(one_run(counted, device="emulated:cortex-a76"), ratios=(fewer,))),
     ]
 
 
@@ -205,6 +213,18 @@ def test_operators_of_any_runtime_fall_into_families() -> None:
     for kind, family in kinds.items():
         operators = (OperatorTime(kind=kind, count=1, share=1.0, mean_ms=1.0),)
         assert by_family(Profile(source="", operators=operators)) == [(family, 1.0)], kind
+
+
+def test_instructions_are_never_called_a_latency(results: list[Result]) -> None:
+    emulated = results[2:]
+    text = markdown(emulated)
+    assert "| instructions against | executorch, 1 thread |" in text
+    assert "| fp32 .pte, 1 thread | **0.29** |" in text
+    assert "latency" not in text
+    shown = text_of(page(emulated))
+    assert "ratio of instructions" in shown
+    assert "ratio of medians" not in shown
+    assert "ratio of latencies" not in shown
 
 
 def test_names_are_escaped(results: list[Result]) -> None:

@@ -13,7 +13,7 @@ from executorch.backends.xnnpack.partition.config.generic_node_configs import Si
 from executorch.exir._serialize._program import deserialize_pte_binary
 from executorch.exir.schema import DelegateCall
 
-from litehrnet_stage2.converters import executorch
+from litehrnet_stage2.converters import executorch, xnnpack_lowering
 from litehrnet_stage2.converters.coverage import CoverageError
 from litehrnet_stage2.converters.targets import Deployment
 from litehrnet_stage2.reference.config import Stage2Config
@@ -54,7 +54,10 @@ def without_blocks(trained: Callable[[Stage2Config], Stage2]) -> IntegerFunction
     ("configs", "message"),
     [
         (ALL_PARTITIONER_CONFIGS, "executorch: 0 sigmoid under `int8`, where the contract has 4"),
-        ([c for c in executorch._CONFIGS if not issubclass(c, SigmoidConfig)], "executorch: .* where the contract has"),
+        (
+            [c for c in xnnpack_lowering.CONFIGS if not issubclass(c, SigmoidConfig)],
+            "executorch: .* where the contract has",
+        ),
     ],
     ids=["computed in float inside of the delegate", "outside of the delegate"],
 )
@@ -62,7 +65,7 @@ def test_an_operator_left_in_float_fails_the_conversion_and_writes_nothing(
     configs: list[type], message: str, without_blocks: IntegerFunction, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the stock configurations XNNPACK converts to float32 and back around each sigmoid, without a word."""
-    monkeypatch.setattr(executorch, "_CONFIGS", configs)
+    monkeypatch.setattr(xnnpack_lowering, "CONFIGS", configs)
     with pytest.raises(CoverageError, match=message):
         executorch.convert(without_blocks, tmp_path / "stage2.pte", SMALL)
     assert not (tmp_path / "stage2.pte").exists()

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
 import pytest
+import torch
 
+from litehrnet_stage2.converters import executorch_codes, xnnpack_lowering
 from litehrnet_stage2.converters.bundle import write_bundle
+from litehrnet_stage2.converters.targets import Deployment
+from litehrnet_stage2.reference.config import Stage2Config
+from litehrnet_stage2.reference.freeze import freeze
+from litehrnet_stage2.reference.qat import QATStage2
+from litehrnet_stage2.reference.stage2 import Stage2
 from litehrnet_stage2.runtime.bundle import Bundle
 from litehrnet_stage2.runtime.devices import DeviceError, RunnerBuild, build_runner, prepare_emulation
 from litehrnet_stage2.runtime.devices.emulation import ArmPython
@@ -94,3 +103,23 @@ def codes_bundle(small_frozen, small_features, small_network, tmp_path_factory: 
     targets = ("executorch", "onnx", "executorch-codes", "onnx-codes")
     write_bundle(*small_frozen, small_features[:2], folder, float_network=small_network, targets=targets)
     return Bundle.open(folder)
+
+
+@pytest.fixture(scope="session")
+def codes_in_place(
+    trained: Callable[[Stage2Config], Stage2], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[int], Path]:
+    """Make a `.pte` with so many channels of int8 codes `[1, channels, 16, 24]`, read where the caller has them."""
+
+    @functools.cache
+    def make(channels: int) -> Path:
+        config = Stage2Config(in_channels=channels, num_channels=(4, 8), num_blocks=(0, 0))
+        features = torch.randn(2, channels, 16, 24, generator=torch.Generator().manual_seed(1))
+        function, _ = freeze(QATStage2.from_float(trained(config)).calibrate(features))
+        path = tmp_path_factory.mktemp("in_place") / "codes.pte"
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(xnnpack_lowering, "_READ_AT_ONCE", 1)
+            executorch_codes.convert(function, path, Deployment(height=16, width=24))
+        return path
+
+    return make

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +79,15 @@ def test_codes_in_and_out_are_the_golden_codes_and_cost_less(a76: EmulatedDevice
     ):
         less, more = (session.count_instructions(golden.x).per_inference for session in (codes, floats))
     assert less < more
+
+
+def test_nothing_behind_an_input_read_in_place_is_read(
+    device: EmulatedDevice, codes_in_place: Callable[[int], Path]
+) -> None:
+    """The runner has an inaccessible page there."""
+    device.run_pte(codes_in_place(16), np.zeros((1, 16, 16, 24), np.int8))
+    with pytest.raises(RunnerError, match="signal 11"):
+        device.run_pte(codes_in_place(4), np.zeros((1, 4, 16, 24), np.int8))
 
 
 def test_no_time_is_reported(a76: EmulatedDevice, bundle: Bundle, pte: Path) -> None:

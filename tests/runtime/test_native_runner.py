@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,15 @@ def test_files_are_in_c_order_whatever_the_program_has(
     assert [output["dtype"] for output in result["outputs"]] == ["|i1", "|i1"]
     np.testing.assert_array_equal(np.load(tmp_path / "y.0.npy"), golden.y1)
     np.testing.assert_array_equal(np.load(tmp_path / "y.1.npy"), golden.y2)
+
+
+def test_a_program_that_reads_behind_its_input_is_caught(
+    runner: RunnerBuild, codes_in_place: Callable[[int], Path], tmp_path: Path
+) -> None:
+    """XNNPACK does so where a pixel does not fill its vectors: such an input has to be copied, others need not be."""
+    for channels, status in ((4, STATUS["crash"]), (16, 0)):
+        np.save(tmp_path / "x.npy", np.zeros((1, channels, 16, 24), np.int8))
+        assert run(runner, "--model", codes_in_place(channels), "--input", tmp_path / "x.npy")[0] == status, channels
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,135 @@
+"""Gives XNNPACK a whole exported module as one delegate in int8, and no more copies than it needs.
+
+ExecuTorch's own partitioner and serialiser leave three things out, and each is added here: sigmoid and resize
+in int8, the quantisation of a resize's tensors, and one transposition for several readers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from executorch.backends.xnnpack.operators import node_visitor
+from executorch.backends.xnnpack.partition.config import ALL_PARTITIONER_CONFIGS
+from executorch.backends.xnnpack.partition.config.generic_node_configs import (
+    SigmoidConfig,
+    UpsampleBilinear2dConfig,
+)
+from executorch.backends.xnnpack.partition.config.xnnpack_config import ConfigPrecisionType
+from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+from executorch.backends.xnnpack.serialization.xnnpack_graph_schema import (
+    XNNGraph,
+    XNNStaticResizeBilinear2D,
+    XNode,
+)
+from executorch.exir import (
+    EdgeCompileConfig,
+    EdgeProgramManager,
+    ExecutorchBackendConfig,
+    to_edge_transform_and_lower,
+)
+from executorch.exir.passes import MemoryPlanningPass
+from torch import nn
+
+_READ_AT_ONCE = 16
+"""Values that XNNPACK's kernels read at once. A pixel of fewer has them read past the end of the tensor."""
+
+
+def lower(module: nn.Module, example: torch.Tensor) -> EdgeProgramManager:
+    """Export a module and give XNNPACK what it takes of it."""
+    exported = torch.export.export(module.eval(), (example,))
+    with _visitors():
+        return to_edge_transform_and_lower(
+            exported,
+            partitioner=[XnnpackPartitioner(configs=CONFIGS)],
+            compile_config=EdgeCompileConfig(_check_ir_validity=False),
+        )
+
+
+def serialize(program: EdgeProgramManager, channels: int) -> bytes:
+    """The bytes of the `.pte`.
+
+    An input of which XNNPACK reads nothing past the end is read where the caller has it, instead of being
+    copied first. XNNPACK asks for 16 spare bytes behind a tensor (`XNN_EXTRA_BYTES`), which a caller's has not;
+    it reads them only where the `channels` of a pixel are no multiple of its vectors.
+    """
+    planning = MemoryPlanningPass(alloc_graph_input=channels % _READ_AT_ONCE != 0)
+    content: bytes = program.to_executorch(ExecutorchBackendConfig(memory_planning_pass=planning)).buffer
+    return content
+
+
+class _QuantizedSigmoid(SigmoidConfig):  # type: ignore[misc]
+    """Sigmoid, also between a dequantise and a quantise (the stock one takes float32 only)."""
+
+    def supported_precision_types(self) -> list[ConfigPrecisionType]:
+        return [ConfigPrecisionType.FP32, ConfigPrecisionType.STATIC_QUANT]
+
+
+class _QuantizedResize(UpsampleBilinear2dConfig):  # type: ignore[misc]
+    """Bilinear resize, also between a dequantise and a quantise."""
+
+    def supported_precision_types(self) -> list[ConfigPrecisionType]:
+        return [ConfigPrecisionType.FP32, ConfigPrecisionType.STATIC_QUANT]
+
+
+CONFIGS = [
+    {SigmoidConfig: _QuantizedSigmoid, UpsampleBilinear2dConfig: _QuantizedResize}.get(config, config)
+    for config in ALL_PARTITIONER_CONFIGS
+]
+"""What the partitioner takes."""
+
+
+class _ResizeVisitor(node_visitor.NodeVisitor):  # type: ignore[misc]
+    """Serialises a resize with its tensors' quantisation, without which the program fails at load."""
+
+    target = "aten.upsample_bilinear2d.vec"
+
+    def define_node(
+        self, node: torch.fx.Node, xnn_graph: XNNGraph, vals_to_ids: dict[torch.fx.Node, int], debug_handle: int
+    ) -> None:
+        self.define_nodes_tensor_inputs_outputs(node, xnn_graph, vals_to_ids, convert_to_nhwc=True)
+        height, width = node.meta["val"].shape[-2:]
+        resize = XNNStaticResizeBilinear2D(
+            new_height=height,
+            new_width=width,
+            input_id=vals_to_ids[node.all_input_nodes[0]],
+            output_id=vals_to_ids[node],
+            flags=0,
+        )
+        xnn_graph.xnodes.append(XNode(xnode_union=resize, debug_handle=debug_handle))
+
+
+class _TransposeVisitor(node_visitor.NodeVisitor):  # type: ignore[misc]
+    """Transposes a tensor once for all that read it so (the stock visitor does it for each of them)."""
+
+    target = "aten._to_copy.default"
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._stock = _STOCK[self.target](*args)
+        self._transposed: dict[tuple[int, str], int] = {}
+
+    def define_node(
+        self, node: torch.fx.Node, xnn_graph: XNNGraph, vals_to_ids: dict[torch.fx.Node, int], debug_handle: int
+    ) -> None:
+        source, layout = node.all_input_nodes[0], str(node.kwargs["memory_format"])
+        if source in vals_to_ids and (known := self._transposed.get((vals_to_ids[source], layout))) is not None:
+            vals_to_ids[node] = known
+            return
+        self._stock.define_node(node, xnn_graph, vals_to_ids, debug_handle)
+        self._transposed[vals_to_ids[source], layout] = vals_to_ids[node]
+
+
+_STOCK = dict(node_visitor._node_visitor_dict)
+
+
+@contextlib.contextmanager
+def _visitors() -> Iterator[None]:
+    """ExecuTorch knows one visitor an operator in the whole process: ours stand there only while we lower."""
+    node_visitor._node_visitor_dict.update({own.target: own for own in (_ResizeVisitor, _TransposeVisitor)})
+    try:
+        yield
+    finally:
+        node_visitor._node_visitor_dict.update(_STOCK)
