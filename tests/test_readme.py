@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -26,6 +27,34 @@ def test_the_latency_tables_are_those_of_the_committed_result() -> None:
     assert expected
     readme = (ROOT / "README.md").read_text()
     assert [row for row in expected if row not in readme] == []
+
+
+def test_the_instructions_are_those_of_the_committed_result() -> None:
+    result = read_result(ROOT / "benchmarks" / "arm_instructions.json")
+    readme = (ROOT / "README.md").read_text()
+    shown = [row for row in rows(markdown([result])) if row.endswith(" M |")]
+    assert len(shown) > 4
+    assert [row for row in shown if row not in readme] == []
+    assert f"Made with `{result.command}`." in readme
+
+
+def test_xnnpacks_operators_are_those_of_the_committed_count_and_nearly_all_of_the_program() -> None:
+    counted = json.loads((ROOT / "benchmarks" / "arm_operators.json").read_text())
+    kinds: dict[str, list[int]] = {}
+    for operator in counted["operators"]:
+        kind = kinds.setdefault(operator["operator"].split(",")[0].removesuffix("/2"), [0, 0])
+        kind[0] += operator["count"]
+        kind[1] += operator["count"] * operator["instructions"]
+    page = (ROOT / "benchmarks" / "latency.md").read_text()
+    for kind, (count, instructions) in kinds.items():
+        assert f"| {kind} | {count} | {instructions / 1e6:.2f} |" in page
+    assert f"| all | 43 | {counted['total'] / 1e6:.2f} |" in page
+
+    (run,) = read_result(ROOT / "benchmarks" / "arm_instructions.json").runs
+    whole = {c.name: c.instructions.per_inference for c in run.candidates if c.instructions}
+    for name in ("executorch", "executorch-codes"):
+        assert f"{whole[name] / 1e6:.2f} M" in page
+    assert counted["total"] < whole["executorch-codes"] < 1.002 * counted["total"]
 
 
 def test_the_accuracy_table_is_that_of_the_committed_result() -> None:

@@ -23,7 +23,11 @@ def _column(column: Column) -> Iterator[str]:
             ["artifact", "p50 ms", "95% interval", "p90 ms", "codes that differ"], "lrrrr", _latencies(column)
         )
     if any(c.instructions for c in run.candidates):
-        rows = [[c.key, f"{c.instructions.per_inference / 1e6:.1f} M"] for c in run.candidates if c.instructions]
+        rows = [
+            [f"**{c.key}**" if c.exact else c.key, f"{c.instructions.per_inference / 1e6:.1f} M"]
+            for c in run.candidates
+            if c.instructions
+        ]
         yield from _table(["artifact", "instructions per inference"], "lr", rows)
     if run.ratios:
         ours = list(dict.fromkeys(r.numerator for r in run.ratios))
