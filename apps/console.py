@@ -83,9 +83,11 @@ def write_text(text: str, path: Path) -> None:
 
 
 def _is_mistake(error: Exception) -> bool:
-    """Whether the error is written for the user: ours, or the file system's."""
-    ours = type(error).__module__.startswith("litehrnet_stage2.")
-    return ours or isinstance(error, (ValueError, OSError, ImportError))
+    """Whether the error is written for the user: ours, or the file system's, but no library's own `ValueError`."""
+    if isinstance(error, ValueError):
+        frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+        return str(frames[-1].f_globals["__name__"]).startswith("litehrnet_stage2.")
+    return type(error).__module__.startswith("litehrnet_stage2.") or isinstance(error, (OSError, ImportError))
 
 
 def _sentence(error: Exception) -> str:

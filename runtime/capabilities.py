@@ -111,7 +111,7 @@ def _devices() -> Iterator[Capability]:
 
 def _timing() -> Iterator[Capability]:
     shown = {
-        "use of cores by others": monitor.Monitor().stop().other_cores is not None,
+        "use of cores by others": monitor.busy_s() is not None,
         "clock frequency": monitor.frequency_mhz() is not None,
         "temperature": monitor.temperature_c() is not None,
         "throttling": monitor.throttle_count() is not None,

@@ -14,10 +14,10 @@ from litehrnet_stage2.runtime.latency.result import Profile
 
 METHOD = (
     "Every repetition is a fresh process that opens one artifact in one runtime, runs it until two windows' "
-    "medians agree within 2%, then takes its samples. Candidates take turns, each other round in reverse, so that "
-    "a machine that warms up slows all of them. Intervals are bootstrapped (95%) over processes and over the "
-    "queries within. Outliers are counted and kept. An artifact's codes are compared with the golden ones before "
-    "and after the timing: a wrong one gets no number."
+    "medians agree within 2%, then takes its samples. Candidates take turns of a fifth of a second, each other one "
+    "in reverse, so that what slows a machine for a while slows all of them. Intervals are bootstrapped (95%) over "
+    "processes and over the queries within. Outliers are counted and kept. An artifact's codes are compared with "
+    "the golden ones before and after the timing: a wrong one gets no number."
 )
 
 

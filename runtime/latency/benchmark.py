@@ -1,12 +1,9 @@
-"""The benchmark: rounds of fresh processes, every candidate once a round, each other round in reverse."""
+"""The benchmark: rounds of fresh processes, one of every candidate, that take short turns in a round."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +14,7 @@ import numpy as np
 from litehrnet_stage2.runtime.bundle import Bundle
 from litehrnet_stage2.runtime.latency import environment, plan, statistics
 from litehrnet_stage2.runtime.latency.plan import Candidate
+from litehrnet_stage2.runtime.latency.process import WorkerProcess, worker_process
 from litehrnet_stage2.runtime.latency.result import (
     CandidateResult,
     Cold,
@@ -33,8 +31,8 @@ from litehrnet_stage2.runtime.latency.validity import Bounds, judge
 from litehrnet_stage2.runtime.latency.worker import Request
 from litehrnet_stage2.runtime.parity import OutputParity
 
-WORKER = "litehrnet_stage2.runtime.latency.worker"
-WORKER_LONGEST_S = 600.0
+WORKER_LONGEST_S = 1800.0
+"""A process that takes longer is ended: all turns of a round with many candidates, and then some."""
 
 
 class BenchmarkError(RuntimeError):
@@ -65,6 +63,11 @@ class Settings:
         if not 0 <= self.sustained_min < 24 * 60:
             raise ValueError(f"`sustained_min` (={self.sustained_min}) must lie in [0, 1440) minutes")
 
+    @property
+    def turns(self) -> int:
+        """Of each process: about `plan.TURN_S` long."""
+        return max(1, round(self.tier.seconds / self.processes / plan.TURN_S))
+
 
 def run_benchmark(
     bundle: Bundle,
@@ -87,10 +90,18 @@ def run_benchmark(
     running = [_Running(candidate) for candidate in candidates]
     for round_index in range(settings.processes):
         forward = round_index % 2 == 0
-        for one in running if forward else reversed(running):
-            if one.failure is None:
+        order = [one for one in (running if forward else reversed(running)) if one.failure is None]
+        with contextlib.ExitStack() as ending:
+            workers = []
+            for one in order:
                 progress(f"round {round_index + 1} of {settings.processes}: {one.candidate.key}")
-                one.add(_ask(bundle, "time", one.candidate, settings), round_index)
+                workers.append(ending.enter_context(_start(bundle, "time", one.candidate, settings)))
+            progress(f"round {round_index + 1} of {settings.processes}: {settings.turns} turns of each")
+            for turn in range(settings.turns):
+                for worker in workers if turn % 2 == 0 else reversed(workers):
+                    worker.turn()
+            for one, worker in zip(order, workers, strict=True):
+                one.add(worker.answer(), round_index)
     for one in running:
         if one.failure is None:
             progress(f"memory and profile: {one.candidate.key}")
@@ -230,32 +241,24 @@ def _profile(answer: dict[str, Any]) -> Profile:
 
 
 def _ask(bundle: Bundle, mode: str, candidate: Candidate, settings: Settings) -> dict[str, Any]:
-    tier = settings.tier
+    with _start(bundle, mode, candidate, settings) as worker:
+        answer = worker.answer()
+    if "error" in answer:
+        raise BenchmarkError(f"{candidate.key} ran when timed, but not for `{mode}`: {answer['error']}")
+    return answer
+
+
+def _start(
+    bundle: Bundle, mode: str, candidate: Candidate, settings: Settings
+) -> contextlib.AbstractContextManager[WorkerProcess]:
+    tier, sustained_s = settings.tier, settings.sustained_min * 60
+    pieces = settings.processes * settings.turns
     request = Request(
         mode=mode,
         candidate=candidate,
         bundle=str(bundle.folder),
-        queries=-(-tier.queries // settings.processes),
-        seconds=settings.sustained_min * 60 if mode == "sustain" else tier.seconds / settings.processes,
+        queries=-(-tier.queries // pieces),
+        seconds=sustained_s if mode == "sustain" else tier.seconds / pieces,
         affinity=settings.affinity,
     )
-    # A library's own default must not give it more threads than the others have.
-    env = {**os.environ, "OMP_NUM_THREADS": str(candidate.threads)}
-    done = subprocess.run(
-        [sys.executable, "-m", WORKER],
-        input=json.dumps(dataclasses.asdict(request)),
-        capture_output=True,
-        text=True,
-        env=env,
-        timeout=WORKER_LONGEST_S + settings.sustained_min * 60,
-        check=False,
-    )
-    answer: dict[str, Any]
-    if done.returncode == 0:
-        answer = json.loads(done.stdout)
-    else:
-        said = done.stderr.strip().rpartition("\n")[2] or "nothing"
-        answer = {"error": f"its process ended with status {done.returncode} and said: {said}"}
-    if "error" in answer and mode != "time":
-        raise BenchmarkError(f"{candidate.key} ran when timed, but not for `{mode}`: {answer['error']}")
-    return answer
+    return worker_process(request, longest_s=WORKER_LONGEST_S + sustained_s)

@@ -14,7 +14,7 @@ _YARDSTICK = bytes(1 << 20)
 
 @dataclass(frozen=True, kw_only=True)
 class Stretch:
-    """From `Monitor()` to `stop()`: wall and own CPU seconds, and cores that others kept busy."""
+    """What a `Monitor` saw: wall and own CPU seconds, and cores that others kept busy."""
 
     wall_s: float
     own_cpu_s: float
@@ -23,24 +23,33 @@ class Stretch:
 
 
 class Monitor:
-    """Watches from its construction to `stop`. Everything is system-wide but this process's own CPU time."""
+    """Watches inside of each `with`. Everything is system-wide but this process's own CPU time."""
 
     def __init__(self) -> None:
-        self._throttles = throttle_count()
-        self._busy = _busy_s()
-        self._cpu = time.process_time()
-        self._wall = time.perf_counter()
+        self._wall_s = self._own_cpu_s = 0.0
+        self._busy_s: float | None = 0.0
+        self._throttles: float | None = 0
 
-    def stop(self) -> Stretch:
-        """What happened since."""
-        wall = time.perf_counter() - self._wall
-        cpu = time.process_time() - self._cpu
-        busy, throttles = _busy_s(), throttle_count()
+    def __enter__(self) -> Monitor:
+        self._entered = busy_s(), throttle_count(), time.process_time(), time.perf_counter()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        wall, cpu = time.perf_counter(), time.process_time()
+        busy, throttles, cpu_before, wall_before = self._entered
+        self._wall_s += wall - wall_before
+        self._own_cpu_s += cpu - cpu_before
+        self._busy_s = _advanced(self._busy_s, busy, busy_s())
+        self._throttles = _advanced(self._throttles, throttles, throttle_count())
+
+    def stretch(self) -> Stretch:
+        """Everything watched so far, as if it had been one stretch of time."""
+        others = None if self._busy_s is None else max(0.0, (self._busy_s - self._own_cpu_s) / self._wall_s)
         return Stretch(
-            wall_s=wall,
-            own_cpu_s=cpu,
-            other_cores=None if busy is None or self._busy is None else max(0.0, (busy - self._busy - cpu) / wall),
-            throttle_events=None if throttles is None or self._throttles is None else throttles - self._throttles,
+            wall_s=self._wall_s,
+            own_cpu_s=self._own_cpu_s,
+            other_cores=others,
+            throttle_events=None if self._throttles is None else int(self._throttles),
         )
 
 
@@ -73,7 +82,7 @@ def throttle_count() -> int | None:
     return sum(counts) if counts else None
 
 
-def _busy_s() -> float | None:
+def busy_s() -> float | None:
     """CPU seconds of the whole machine that were not idle, and those its hypervisor took away."""
     try:
         fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
@@ -81,6 +90,11 @@ def _busy_s() -> float | None:
         return None
     user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, fields)
     return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+
+
+def _advanced(total: float | None, before: float | None, now: float | None) -> float | None:
+    """A total and what was added to a counter, None where the system does not show it."""
+    return None if total is None or before is None or now is None else total + now - before
 
 
 def _number(path: Path) -> int | None:

@@ -9,6 +9,9 @@ from typing import Any
 PROCESSES = 5
 """Fresh processes of each candidate: as many cold starts, and as many pairs in a ratio."""
 
+TURN_S = 0.2
+"""A turn of a candidate: short against what slows a machine for a while, so that it slows all of them."""
+
 WARMUP_LEAST = 10
 """Runs of the warm-up at least; also the size of the windows whose medians are compared."""
 

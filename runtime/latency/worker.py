@@ -1,7 +1,8 @@
 """A fresh process that opens one artifact in one runtime, does one thing with it, and says how it went.
 
-`python -m litehrnet_stage2.runtime.latency.worker`, a request as JSON on standard input, the reply as JSON on
-standard output. Nothing but the artifact's own library is imported before it is opened.
+`python -m litehrnet_stage2.runtime.latency.worker`: the request is a line of JSON on standard input, the reply one on
+standard output. To be timed it takes turns: it says an empty line when it is ready for one, gets an empty line to begin
+it, and has no more when its input ends. Nothing but the artifact's own library is imported before it is opened.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 
@@ -39,7 +40,7 @@ class Request:
     Attributes:
         mode: `time`, `memory`, `profile` or `sustain`.
         bundle: folder that has the inputs, and the codes that an exact candidate has to give.
-        queries, seconds: at least so many samples, for at least so long.
+        queries, seconds: at least so many samples, for at least so long: in a turn where there are turns.
         affinity: cores to stay on; empty for all.
     """
 
@@ -113,12 +114,13 @@ def parity(program: Program, bundle: Bundle, golden: Golden, *, exact: bool) -> 
     }
 
 
-def serve(request: Request) -> dict[str, Any]:
+def serve(request: Request, turns: Iterator[None]) -> dict[str, Any]:
     """Do what is asked; the reply is plain data."""
     if request.affinity:
         os.sched_setaffinity(0, request.affinity)
+    if request.mode == "time":
+        return _time(request, turns)
     modes: dict[str, Callable[[Request], dict[str, Any]]] = {
-        "time": _time,
         "memory": _memory,
         "profile": _profile,
         "sustain": _sustain,
@@ -131,14 +133,23 @@ def main() -> None:
     reply = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what libraries print must not mix with the reply
     try:
-        answer = serve(Request.from_dict(json.load(sys.stdin)))
+        answer = serve(Request.from_dict(json.loads(sys.stdin.readline())), _turns(reply))
     except MISTAKES as error:
         answer = {"error": f"{error}"}
     json.dump(answer, reply)
     reply.close()
 
 
-def _time(request: Request) -> dict[str, Any]:
+def _turns(reply: TextIO) -> Iterator[None]:
+    """One item for each turn; the next is asked for when it is over."""
+    while True:
+        print(file=reply, flush=True)
+        if not sys.stdin.readline():
+            return
+        yield
+
+
+def _time(request: Request, turns: Iterator[None]) -> dict[str, Any]:
     opened = Opened(request)
     first_ms = opened.first_ms()
     before = opened.parity()
@@ -154,8 +165,12 @@ def _time(request: Request) -> dict[str, Any]:
     warmup, steady = _warm_up(opened)
     yardstick = yardstick_ms()
     monitor = Monitor()
-    samples = _samples(opened, queries=request.queries, seconds=request.seconds)
-    stretch = monitor.stop()
+    samples: list[float] = []
+    for _ in turns:
+        opened.program.run(opened.x)  # the caches are others' since the last turn
+        with monitor:
+            samples += _samples(opened, queries=request.queries, seconds=request.seconds)
+    stretch = monitor.stretch()
     alone = request.candidate.threads == 1
     return {
         **answer,

@@ -8,11 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import typer
 from rich.console import Console
 from typer.main import get_command
 
 from litehrnet_stage2.apps import console
 from litehrnet_stage2.apps.cli import app
+from litehrnet_stage2.reference.config import Stage2Config
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -87,16 +89,24 @@ def test_verbose_shows_where_it_happened(stage2: Command, tmp_path: Path) -> Non
     assert "Traceback" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("work", "status"),
+    [
+        (lambda: 1 / 0, 3),
+        (lambda: json.loads("{"), 3),  # a ValueError, but of a library that we should not have called so
+        (lambda: Stage2Config(num_channels=(0, 8)), 2),
+        (lambda: Path("/missing").read_text(), 2),
+    ],
+    ids=["a bug of ours", "a library's ValueError", "a ValueError of ours", "the file system's"],
+)
 def test_what_is_no_users_mistake_has_a_traceback_and_exit_3(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    work: Callable[[], object], status: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import typer
-
     monkeypatch.setattr(console, "err", Console(stderr=True))
     with pytest.raises(typer.Exit) as end, console.working(verbose=False):
-        raise ZeroDivisionError("a bug of ours")
-    assert end.value.exit_code == 3
-    assert "Traceback" in capsys.readouterr().err
+        work()
+    assert end.value.exit_code == status
+    assert ("Traceback" in capsys.readouterr().err) == (status == 3)
 
 
 def test_json_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,6 +32,8 @@ from litehrnet_stage2.runtime.latency import (
     run_benchmark,
     schema,
 )
+from litehrnet_stage2.runtime.latency.process import worker_process
+from litehrnet_stage2.runtime.latency.worker import Request
 
 SHORT = Tier("quick", 12, 0.2)
 TIMED = ("executorch", "onnxruntime-codes")
@@ -66,10 +68,35 @@ def written(folder: Path, value: Result) -> Path:
     return path
 
 
-def test_candidates_take_turns_and_each_other_round_is_reversed(run: Run, steps: list[str]) -> None:
-    turns = [step.split(": ")[1].split(",")[0] for step in steps if step.startswith("round")]
+def test_each_other_round_is_reversed(run: Run, steps: list[str]) -> None:
+    started = [step.split(": ")[1].split(",")[0] for step in steps if step.startswith("round") and "thread" in step]
     a, b = TIMED
-    assert turns == [a, b, b, a, a, b]
+    assert started == [a, b, b, a, a, b]
+
+
+@pytest.fixture
+def request_(codes_bundle: Bundle) -> Request:
+    (candidate,) = bundle_candidates(codes_bundle, runtimes=["onnxruntime"], threads=[1])
+    return Request(mode="time", candidate=candidate, bundle=str(codes_bundle.folder), queries=4, seconds=0)
+
+
+def test_a_process_takes_its_samples_turn_by_turn(request_: Request) -> None:
+    """So that whatever slows the machine for a while meets every candidate."""
+    with worker_process(request_, longest_s=60) as one, worker_process(request_, longest_s=60) as other:
+        for _ in range(3):
+            one.turn()
+            other.turn()
+        answers = one.answer(), other.answer()
+    assert [len(answer["samples_ms"]) for answer in answers] == [12, 12]
+    assert Settings(tier=Tier("long", 1, 30), processes=5).turns == 30
+    assert Settings(tier=Tier("short", 1, 0.1), processes=5).turns == 1
+
+
+def test_a_process_that_takes_too_long_is_ended_and_says_so(request_: Request) -> None:
+    endless = dataclasses.replace(request_, mode="sustain", seconds=100)
+    with worker_process(endless, longest_s=2) as worker:
+        worker.turn()
+        assert "its process ended with status -9" in worker.answer()["error"]
 
 
 def test_every_process_gives_samples_after_a_warm_up(run: Run) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 
 import numpy as np
 import pytest
@@ -149,11 +150,19 @@ def test_a_profile_groups_operators_by_kind() -> None:
 
 
 def test_the_monitor_does_not_take_its_own_work_for_that_of_others() -> None:
-    watch = monitor.Monitor()
-    total = sum(i * i for i in range(3_000_000))
-    stretch = watch.stop()
-    assert total
+    with monitor.Monitor() as watch:
+        assert sum(i * i for i in range(3_000_000))
+    stretch = watch.stretch()
     assert stretch.own_cpu_s > 0
     if stretch.other_cores is not None:
         cores = os.cpu_count() or 1
         assert stretch.other_cores + stretch.own_cpu_s / stretch.wall_s <= cores + 0.3
+
+
+def test_the_monitor_adds_up_what_it_watches_and_nothing_between() -> None:
+    watch = monitor.Monitor()
+    for _ in range(3):
+        with watch:
+            time.sleep(0.02)
+        time.sleep(0.5)
+    assert 0.06 <= watch.stretch().wall_s < 0.5

@@ -1,0 +1,78 @@
+"""The asking side of `worker`: a fresh process that is given turns and then asked for its answer."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from typing import IO, Any
+
+from litehrnet_stage2.runtime.latency.worker import Request
+
+WORKER = "litehrnet_stage2.runtime.latency.worker"
+
+
+@contextlib.contextmanager
+def worker_process(request: Request, *, longest_s: float) -> Iterator[WorkerProcess]:
+    """Start a worker with its request; it is ended afterwards, and earlier where it takes longer than `longest_s`."""
+    with (
+        tempfile.TemporaryFile(mode="w+") as said,
+        subprocess.Popen(
+            [sys.executable, "-m", WORKER],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=said,
+            text=True,
+            # A library's own default must not give it more threads than the others have.
+            env={**os.environ, "OMP_NUM_THREADS": str(request.candidate.threads)},
+        ) as process,
+    ):
+        limit = threading.Timer(longest_s, process.kill)
+        limit.start()
+        try:
+            yield WorkerProcess(process, said, request)
+        finally:
+            limit.cancel()
+            process.kill()
+
+
+class WorkerProcess:
+    """A worker that is ready for a turn, has answered, or died."""
+
+    def __init__(self, process: subprocess.Popen[str], said: IO[str], request: Request) -> None:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        self._process, self._said = process, said
+        self._stdin, self._stdout = process.stdin, process.stdout
+        self._line = ""
+        self._tell(json.dumps(dataclasses.asdict(request)))
+
+    def turn(self) -> None:
+        """Have it do its piece of work while nobody else does theirs; nothing if it is not ready for more."""
+        if self._line == "\n":
+            self._tell("")
+
+    def answer(self) -> dict[str, Any]:
+        """What it has to say in the end; `error` if it refused, or died."""
+        if self._line == "\n":
+            self._stdin.close()
+            self._line = self._stdout.readline()
+        if self._process.wait() == 0:
+            answer: dict[str, Any] = json.loads(self._line)
+            return answer
+        self._said.seek(0)
+        last = self._said.read().strip().rpartition("\n")[2] or "nothing"
+        return {"error": f"its process ended with status {self._process.returncode} and said: {last}"}
+
+    def _tell(self, line: str) -> None:
+        """Say a line and wait for the reply: an empty line, an answer, or nothing from a process that died."""
+        with contextlib.suppress(BrokenPipeError):
+            self._stdin.write(line + "\n")
+            self._stdin.flush()
+        self._line = self._stdout.readline()
