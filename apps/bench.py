@@ -186,7 +186,10 @@ def show(run: Run) -> None:
     if run.validity.valid:
         console.out.print("[green]valid[/]: no load, throttling, spread or drift beyond the stated bounds")
         return
-    console.out.print("[bold red]not valid[/]: do not rely on these numbers")
+    if run.validity.ratio_reasons or not run.ratios:
+        console.out.print("[bold red]not valid[/]: do not rely on these numbers")
+    else:
+        console.out.print("[bold red]milliseconds not valid[/], [green]ratios valid[/]: the candidates alternated")
     for reason in run.validity.reasons:
         console.out.print(f"  {reason}", markup=False, highlight=False)
 

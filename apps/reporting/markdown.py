@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from litehrnet_stage2.apps.reporting.page import Column, columns
 from litehrnet_stage2.runtime.latency import Result
-from litehrnet_stage2.runtime.latency.result import Ratio
+from litehrnet_stage2.runtime.latency.result import Ratio, Run
 
 
 def markdown(results: Sequence[Result]) -> str:
@@ -40,9 +40,18 @@ def _column(column: Column) -> Iterator[str]:
         yield from _table([f"{compared} against", *ours], "l" + "r" * len(ours), rows)
         if not run.machine.emulated:
             yield "Ratio of medians, its 95% interval, and in brackets the ratio of CPU time."
-    yield "Valid." if run.validity.valid else "Not valid: " + "; ".join(run.validity.reasons) + "."
+    yield _verdict(run)
     yield f"Made with `{column.result.command}`."
     yield ""
+
+
+def _verdict(run: Run) -> str:
+    if run.validity.valid:
+        return "Valid."
+    reasons = "; ".join(run.validity.reasons)
+    if run.ratios and not run.validity.ratio_reasons:
+        return f"The ratios are valid, the milliseconds are not: {reasons}."
+    return f"Not valid: {reasons}."
 
 
 def _latencies(column: Column) -> Iterator[list[str]]:

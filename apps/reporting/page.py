@@ -102,7 +102,11 @@ def _each(shown: Sequence[Column], part: object) -> Iterator[Markup]:
 
 def _card(column: Column) -> Markup:
     validity = column.run.validity
-    verdict = "These numbers can be trusted." if validity.valid else "Do not rely on these numbers."
+    verdict = "Do not rely on these numbers."
+    if validity.valid:
+        verdict = "These numbers can be trusted."
+    elif not validity.ratio_reasons and column.run.ratios:
+        verdict = "Rely on the ratios, in which candidates alternated, and not on the milliseconds."
     reasons = [tag("ul", *(tag("li", reason) for reason in validity.reasons))] if validity.reasons else []
     return tag(
         "section",

@@ -149,12 +149,13 @@ class _Running:
                 return
         names = {f.name for f in dataclasses.fields(Conditions)}
         observed = {name: value for name, value in answer.items() if name in names}
-        self.conditions.append(Conditions(round=round_index, p50_ms=float(np.median(answer["samples_ms"])), **observed))
+        p50_ms = float(np.median(np.concatenate(answer["samples_ms"])))
+        self.conditions.append(Conditions(round=round_index, p50_ms=p50_ms, **observed))
 
     @property
-    def samples(self) -> list[statistics.Samples]:
-        """By process."""
-        return [np.array(answer["samples_ms"]) for answer in self.answers]
+    def turns(self) -> list[list[statistics.Samples]]:
+        """Latencies in ms, by process and turn."""
+        return [[np.array(turn) for turn in answer["samples_ms"]] for answer in self.answers]
 
     def result(self) -> CandidateResult:
         """What is known in the end."""
@@ -179,7 +180,7 @@ class _Running:
         return dataclasses.replace(
             described,
             latency=statistics.latency(
-                self.samples,
+                [np.concatenate(process) for process in self.turns],
                 warmup_queries=[answer["warmup_queries"] for answer in self.answers],
                 steady=all(answer["steady"] for answer in self.answers),
             ),
@@ -201,7 +202,7 @@ def _ratios(running: Sequence[_Running]) -> list[Ratio]:
     for a in timed:
         for b in timed:
             if a.candidate.exact and not b.candidate.exact and a.candidate.threads == b.candidate.threads:
-                interval, pairs = statistics.ratio(a.samples, b.samples)
+                interval, pairs = statistics.ratio(a.turns, b.turns)
                 ratios.append(
                     Ratio(
                         numerator=a.candidate.key,

@@ -82,8 +82,12 @@ def run_on_device(
         versions={one.candidate.library: one.version for one in running if one.version},
         git_revision=None,
     )
-    valid = Validity(valid=True, reasons=(), bounds={}) if device.emulated else judge(results, after, around, Bounds())
-    return Run(machine=after, environment=around, validity=valid, candidates=results, ratios=tuple(_ratios(running)))
+    verdict = Validity(valid=True, reasons=(), ratio_reasons=(), bounds={})
+    if not device.emulated:
+        verdict = judge(results, after, around, Bounds())
+        # Here candidates alternate by processes, which a machine that changes its speed need not slow alike.
+        verdict = dataclasses.replace(verdict, ratio_reasons=verdict.reasons)
+    return Run(machine=after, environment=around, validity=verdict, candidates=results, ratios=tuple(_ratios(running)))
 
 
 @dataclass
@@ -220,7 +224,7 @@ def _ratios(running: Sequence[_Running]) -> list[Ratio]:
                     interval = Interval(value=value, low=value, high=value)
                     pairs: tuple[float, ...] = (value,)
                 else:
-                    interval, pairs = statistics.ratio(a.samples, b.samples)
+                    interval, pairs = statistics.ratio([[p] for p in a.samples], [[p] for p in b.samples])
                 ratios.append(
                     Ratio(
                         numerator=a.candidate.key,

@@ -19,7 +19,7 @@ from typing import Any
 from litehrnet_stage2.runtime.devices.facts import DeviceFacts
 from litehrnet_stage2.runtime.parity import OutputParity
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 class ResultError(ValueError):
@@ -190,10 +190,10 @@ class CandidateResult:
 
 @dataclass(frozen=True, kw_only=True)
 class Ratio:
-    """Latency of `numerator` over that of `denominator`, the median over pairs of processes of one round.
+    """Latency of `numerator` over that of `denominator`: the median over pairs of turns, which alternate.
 
     Attributes:
-        pairs: the ratio of medians of each round.
+        pairs: the same of each round.
         cpu_time: the same of CPU time, where one thread runs: holds on a loaded machine too, if less exactly.
     """
 
@@ -222,10 +222,18 @@ class Environment:
 
 @dataclass(frozen=True, kw_only=True)
 class Validity:
-    """Whether the numbers can be trusted; if not, why, a sentence each. `bounds` are what was allowed."""
+    """Whether the numbers can be trusted; if not, why, a sentence each.
+
+    Attributes:
+        valid: all of them can.
+        reasons: why the latencies cannot.
+        ratio_reasons: why the ratios cannot either: fewer, where candidates alternated in short turns.
+        bounds: what was allowed.
+    """
 
     valid: bool
     reasons: tuple[str, ...]
+    ratio_reasons: tuple[str, ...]
     bounds: Mapping[str, float]
 
 

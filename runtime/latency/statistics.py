@@ -1,7 +1,7 @@
 """Percentiles with intervals, and ratios pair by pair.
 
 Queries of one process resemble each other more than those of two, so intervals resample processes first
-and queries within them second.
+and what is within them, queries or pairs of turns, second.
 """
 
 from __future__ import annotations
@@ -47,20 +47,27 @@ def percentile(processes: Sequence[Samples], q: float) -> Interval:
     return _interval(float(np.percentile(np.concatenate(processes), q)), estimate)
 
 
-def ratio(numerator: Sequence[Samples], denominator: Sequence[Samples]) -> tuple[Interval, tuple[float, ...]]:
-    """Median over rounds of the ratio of two candidates' medians in a round; and that ratio of each round.
+def ratio(
+    numerator: Sequence[Sequence[Samples]], denominator: Sequence[Sequence[Samples]]
+) -> tuple[Interval, tuple[float, ...]]:
+    """How two candidates compare, from their queries by process and turn.
+
+    The turns of a round alternate, so what slows the machine for a while is in both medians of a pair of turns.
+    The estimate is the median over all pairs; the second value is the median over each round's.
 
     Raises:
-        ValueError: the candidates have different numbers of processes.
+        ValueError: the candidates have different numbers of processes or turns.
     """
-    rounds = list(zip(numerator, denominator, strict=True))
+    rounds = [
+        np.array([np.median(a) / np.median(b) for a, b in zip(*pair, strict=True)])
+        for pair in zip(numerator, denominator, strict=True)
+    ]
 
     def estimate(rng: np.random.Generator) -> float:
         drawn = (rounds[i] for i in rng.integers(len(rounds), size=len(rounds)))
-        return float(np.median([np.median(_resample(a, rng)) / np.median(_resample(b, rng)) for a, b in drawn]))
+        return float(np.median(np.concatenate([_resample(pairs, rng) for pairs in drawn])))
 
-    pairs = tuple(float(np.median(a) / np.median(b)) for a, b in rounds)
-    return _interval(float(np.median(pairs)), estimate), pairs
+    return _interval(float(np.median(np.concatenate(rounds))), estimate), tuple(float(np.median(r)) for r in rounds)
 
 
 def _resample(samples: Samples, rng: np.random.Generator) -> Samples:

@@ -39,18 +39,26 @@ class Bounds:
 def judge(
     candidates: Sequence[CandidateResult], machine: DeviceFacts, environment: Environment, bounds: Bounds
 ) -> Validity:
-    """The verdict, with a sentence for each reason against."""
+    """The verdict, with a sentence for each reason against.
+
+    A machine whose speed changes slows both candidates of a pair of turns alike, so that is no reason against their
+    ratio; work of others, which one candidate may suffer from more than another, is.
+    """
     timed = [c for c in candidates if c.latency]
     conditions = [condition for c in timed for condition in c.conditions]
-    reasons = [
+    ratio_reasons = [
         *_load(conditions, environment, bounds),
-        *_clock(conditions, machine, bounds),
-        *_spread(timed, bounds),
-        *_drift(timed, bounds),
+        *_throttling(conditions, machine),
+        *_warm_up(timed),
+        *([] if timed else ["nothing was timed"]),
     ]
-    if not timed:
-        reasons.append("nothing was timed")
-    return Validity(valid=not reasons, reasons=tuple(reasons), bounds=dataclasses.asdict(bounds))
+    reasons = [*ratio_reasons, *_clock(conditions, bounds), *_spread(timed, bounds), *_drift(timed, bounds)]
+    return Validity(
+        valid=not reasons,
+        reasons=tuple(reasons),
+        ratio_reasons=tuple(ratio_reasons),
+        bounds=dataclasses.asdict(bounds),
+    )
 
 
 def _load(conditions: Sequence[Conditions], environment: Environment, bounds: Bounds) -> Iterator[str]:
@@ -74,13 +82,16 @@ def _load(conditions: Sequence[Conditions], environment: Environment, bounds: Bo
         )
 
 
-def _clock(conditions: Sequence[Conditions], machine: DeviceFacts, bounds: Bounds) -> Iterator[str]:
+def _clock(conditions: Sequence[Conditions], bounds: Bounds) -> Iterator[str]:
     for what, values, bound in (
         ("the clock moved", _known(c.frequency_mhz for c in conditions), bounds.frequency_change),
         ("a fixed calculation varied", [c.yardstick_ms for c in conditions], bounds.yardstick_change),
     ):
         if values and (change := max(values) / min(values) - 1) > bound:
             yield f"{what} by {change:.0%} during the run (at most {bound:.0%} is trusted): fix the frequency"
+
+
+def _throttling(conditions: Sequence[Conditions], machine: DeviceFacts) -> Iterator[str]:
     if throttled := sum(_known(c.throttle_events for c in conditions)):
         yield f"the processor throttled {throttled:.0f} times: let it cool, or use --tier quick"
     if machine.thermal_status:
@@ -107,6 +118,9 @@ def _spread(timed: Sequence[CandidateResult], bounds: Bounds) -> Iterator[str]:
                 f"{what} {found[worst]:.0%} at worst ({worst}; {len(beyond)} of {len(found)} lie beyond the "
                 f"{bound:.0%} that is trusted)"
             )
+
+
+def _warm_up(timed: Sequence[CandidateResult]) -> Iterator[str]:
     if unsteady := [c.key for c in timed if c.latency and not c.latency.steady]:
         yield f"a warm-up never became steady ({', '.join(unsteady)})"
 

@@ -165,11 +165,11 @@ def _time(request: Request, turns: Iterator[None]) -> dict[str, Any]:
     warmup, steady = _warm_up(opened)
     yardstick = yardstick_ms()
     monitor = Monitor()
-    samples: list[float] = []
+    samples: list[list[float]] = []
     for _ in turns:
         opened.program.run(opened.x)  # the caches are others' since the last turn
         with monitor:
-            samples += _samples(opened, queries=request.queries, seconds=request.seconds)
+            samples.append(_samples(opened, queries=request.queries, seconds=request.seconds))
     stretch = monitor.stretch()
     alone = request.candidate.threads == 1
     return {
@@ -178,7 +178,7 @@ def _time(request: Request, turns: Iterator[None]) -> dict[str, Any]:
         "warmup_queries": warmup,
         "steady": steady,
         "samples_ms": samples,
-        "cpu_ms": 1e3 * stretch.own_cpu_s / len(samples) if alone else None,
+        "cpu_ms": 1e3 * stretch.own_cpu_s / sum(map(len, samples)) if alone else None,
         "cpu_share": stretch.own_cpu_s / stretch.wall_s if alone else None,
         "other_cores": stretch.other_cores,
         "throttle_events": stretch.throttle_events,

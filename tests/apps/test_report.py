@@ -100,7 +100,7 @@ def one_run(*candidates: CandidateResult, device: str = "local", reasons: tuple[
     for a in ours:
         for b in candidates:
             if b.latency and not b.exact:
-                samples = [[np.array(process) for process in c.latency.samples_ms] for c in (a, b) if c.latency]
+                samples = [[[np.array(process)] for process in c.latency.samples_ms] for c in (a, b) if c.latency]
                 interval, pairs = statistics.ratio(*samples)
                 ratios.append(Ratio(numerator=a.key, denominator=b.key, ratio=interval, pairs=pairs, cpu_time=0.5))
     return Run(
@@ -123,7 +123,7 @@ def one_run(*candidates: CandidateResult, device: str = "local", reasons: tuple[
             versions={"executorch": "1.5.1"},
             git_revision="0123456789ab",
         ),
-        validity=Validity(valid=not reasons, reasons=reasons, bounds={"other_cores": 0.25}),
+        validity=Validity(valid=not reasons, reasons=reasons, ratio_reasons=reasons, bounds={"other_cores": 0.25}),
         candidates=candidates,
         ratios=tuple(ratios),
     )
@@ -225,6 +225,14 @@ def test_instructions_are_never_called_a_latency(results: list[Result]) -> None:
     assert "ratio of instructions" in shown
     assert "ratio of medians" not in shown
     assert "ratio of latencies" not in shown
+
+
+def test_a_machine_that_changed_its_speed_has_ratios_to_rely_on(results: list[Result]) -> None:
+    run = results[0].runs[0]
+    validity = dataclasses.replace(run.validity, valid=False, reasons=("latencies drifted by +8%",), ratio_reasons=())
+    drifted = [dataclasses.replace(results[0], runs=(dataclasses.replace(run, validity=validity),))]
+    assert "The ratios are valid, the milliseconds are not: latencies drifted by +8%." in markdown(drifted)
+    assert "Rely on the ratios, in which candidates alternated" in text_of(page(drifted))
 
 
 def test_names_are_escaped(results: list[Result]) -> None:

@@ -63,9 +63,11 @@ def candidate(*medians: float, steady: bool = True, tail: float = 1.1, **conditi
     )
 
 
-def reasons(*candidates: CandidateResult, load: float = 0.1) -> tuple[str, ...]:
+def reasons(*candidates: CandidateResult, load: float = 0.1, of_ratios: bool = False) -> tuple[str, ...]:
+    """Against the latencies; where `of_ratios` is said, they have to be against the ratios too, else not."""
     verdict = judge(candidates, MACHINE, environment(load), Bounds())
     assert verdict.valid == (not verdict.reasons)
+    assert verdict.ratio_reasons == (verdict.reasons if of_ratios else ())
     return verdict.reasons
 
 
@@ -74,19 +76,21 @@ def test_a_quiet_run_is_valid() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changed", "why"),
+    ("changed", "of_ratios", "why"),
     [
-        ({"other_cores": 0.9}, r"other processes kept 0\.90 of 2 cores busy \(at most 0\.25 is trusted\)"),
-        ({"cpu_share": 0.6}, "had to wait for a core: they got 60% of one"),
-        ({"throttle_events": 3}, "the processor throttled 15 times"),
-        ({"steady": False}, "a warm-up never became steady"),
-        ({"tail": 2.0}, "p90 lies above p50 by 100% at worst"),
-        ({"other_cores": None, "load": 3.0}, r"loaded: 1\.50 per core"),
+        ({"other_cores": 0.9}, True, r"other processes kept 0\.90 of 2 cores busy \(at most 0\.25 is trusted\)"),
+        ({"cpu_share": 0.6}, True, "had to wait for a core: they got 60% of one"),
+        ({"throttle_events": 3}, True, "the processor throttled 15 times"),
+        ({"steady": False}, True, "a warm-up never became steady"),
+        ({"tail": 2.0}, False, "p90 lies above p50 by 100% at worst"),
+        ({"other_cores": None, "load": 3.0}, True, r"loaded: 1\.50 per core"),
     ],
 )
-def test_each_bound_is_noticed_alone(changed: dict[str, object], why: str) -> None:
+def test_each_bound_is_noticed_alone(changed: dict[str, object], of_ratios: bool, why: str) -> None:
+    """What slows one candidate more than another is a reason against ratios too."""
     load = changed.pop("load", 0.1)
-    (reason,) = reasons(candidate(4.0, 4.0, 4.0, 4.0, 4.0, **changed), load=load)  # type: ignore[arg-type]
+    one = candidate(4.0, 4.0, 4.0, 4.0, 4.0, **changed)  # type: ignore[arg-type]
+    (reason,) = reasons(one, load=load, of_ratios=of_ratios)  # type: ignore[arg-type]
     assert re.search(why, reason), reason
 
 
@@ -109,7 +113,7 @@ def test_drift_is_noticed_though_each_candidate_stays_within_its_spread() -> Non
 
 
 def test_nothing_timed_is_not_valid() -> None:
-    assert reasons() == ("nothing was timed",)
+    assert reasons(of_ratios=True) == ("nothing was timed",)
 
 
 def test_outliers_are_counted_and_kept() -> None:
@@ -132,14 +136,22 @@ def test_intervals_of_the_median_cover_it_as_often_as_they_say() -> None:
 
 
 def test_a_ratio_is_taken_pair_by_pair() -> None:
-    """A machine that slows down threefold during the run changes both of a pair, and not their ratio."""
-    slowdown = (1.0, 1.5, 2.0, 2.5, 3.0)
-    a = [RNG.normal(2.0, 0.02, 50) * factor for factor in slowdown]
-    b = [RNG.normal(4.0, 0.04, 50) * factor for factor in slowdown]
+    """A machine that slows down during the run, or for some turns, changes both of a pair and not their ratio."""
+    slowdown = [[factor * (2 if turn == 3 else 1) for turn in range(10)] for factor in (1.0, 1.5, 2.0, 2.5, 3.0)]
+    a = [[RNG.normal(2.0, 0.02, 50) * factor for factor in process] for process in slowdown]
+    b = [[RNG.normal(4.0, 0.04, 50) * factor for factor in process] for process in slowdown]
     interval, pairs = statistics.ratio(a, b)
-    assert interval.value == pytest.approx(0.5, abs=0.01)
-    assert interval.high - interval.low < 0.03
+    assert interval.value == pytest.approx(0.5, abs=0.005)
+    assert interval.high - interval.low < 0.01
     assert len(pairs) == 5
+
+
+def test_a_few_pairs_that_the_machine_slowed_halfway_do_not_move_a_ratio() -> None:
+    a = [[RNG.normal(2.0, 0.02, 50) * (1.3 if turn < 2 else 1) for turn in range(10)] for _ in range(5)]
+    b = [[RNG.normal(4.0, 0.04, 50) for _ in range(10)] for _ in range(5)]
+    interval, _ = statistics.ratio(a, b)
+    assert interval.value == pytest.approx(0.5, abs=0.005)
+    assert interval.high < 0.52
 
 
 def test_a_profile_groups_operators_by_kind() -> None:
