@@ -186,10 +186,10 @@ def show(run: Run) -> None:
     if run.validity.valid:
         console.out.print("[green]valid[/]: no load, throttling, spread or drift beyond the stated bounds")
         return
-    if run.validity.ratio_reasons or not run.ratios:
-        console.out.print("[bold red]not valid[/]: do not rely on these numbers")
-    else:
+    if run.only_ratios_valid:
         console.out.print("[bold red]milliseconds not valid[/], [green]ratios valid[/]: the candidates alternated")
+    else:
+        console.out.print("[bold red]not valid[/]: do not rely on these numbers")
     for reason in run.validity.reasons:
         console.out.print(f"  {reason}", markup=False, highlight=False)
 
@@ -239,13 +239,13 @@ def _ratios(run: Run) -> Table:
         cells = []
         for name in ours:
             found = next((r for r in run.ratios if r.numerator == name and r.denominator == peer), None)
-            cells.append(_ratio(found) if found else "")
+            cells.append(_ratio(found, run) if found else "")
         table.add_row(peer, *cells)
     return table
 
 
-def _ratio(ratio: Ratio) -> str:
-    if ratio.ratio.low == ratio.ratio.high:
+def _ratio(ratio: Ratio, run: Run) -> str:
+    if run.machine.emulated:
         return f"[bold]{ratio.ratio.value:.2f}[/]"
     cpu = "" if ratio.cpu_time is None else f"\ncpu {ratio.cpu_time:.2f}"
     return f"[bold]{ratio.ratio.value:.2f}[/] {ratio.ratio.low:.2f}-{ratio.ratio.high:.2f}{cpu}"

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import re
 import sys
 import tempfile
 import traceback
@@ -24,6 +25,9 @@ err = Console(file=os.fdopen(os.dup(2), "w", buffering=1))
 """Progress and errors, on standard error; its own descriptor, so that `quiet` does not silence it."""
 
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show what the libraries below print, and tracebacks.")]
+_NUMBERS = re.compile(r"\[\n([-+.,\deE\s]+)\]")
+"""A list of numbers in indented JSON: thousands of samples, a line each, are put on one."""
+
 JsonFile = Annotated[
     Path | None, typer.Option("--json", help="Also write the result here, as JSON; `-` is standard output.")
 ]
@@ -66,7 +70,8 @@ def write_json(result: Any, path: Path | None) -> None:
     if path is None:
         return
     plain = dataclasses.asdict(result) if dataclasses.is_dataclass(result) and not isinstance(result, type) else result
-    write_text(json.dumps(plain, indent=2) + "\n", path)
+    lines = json.dumps(plain, indent=2)
+    write_text(_NUMBERS.sub(lambda found: f"[{' '.join(found[1].split())}]", lines) + "\n", path)
 
 
 def write_text(text: str, path: Path) -> None:
@@ -83,10 +88,13 @@ def write_text(text: str, path: Path) -> None:
 
 
 def _is_mistake(error: Exception) -> bool:
-    """Whether the error is written for the user: ours, or the file system's, but no library's own `ValueError`."""
+    """Whether the error is written for the user: ours, or the file system's, but no library's own `ValueError`.
+
+    One that is raised in C counts as raised by its caller.
+    """
     if isinstance(error, ValueError):
         frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-        return str(frames[-1].f_globals["__name__"]).startswith("litehrnet_stage2.")
+        return str(frames[-1].f_globals.get("__name__")).startswith("litehrnet_stage2.")
     return type(error).__module__.startswith("litehrnet_stage2.") or isinstance(error, (OSError, ImportError))
 
 

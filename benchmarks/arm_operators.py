@@ -1,15 +1,15 @@
 """Instructions that XNNPACK takes for each operator alone: `python benchmarks/arm_operators.py BUNDLE [--cpu NAME]`.
 
-Every node of a bundle's integer function becomes a `.pte` of its own, codes in and out, channels last, and is
-counted on an emulated Arm CPU. What a call of the smallest program takes is subtracted. The sum is what no
-arrangement of the same operators can go below: the rest of an artifact is its border and ExecuTorch's own work.
+One node of each kind and shape in a bundle's integer function becomes a `.pte` of its own, codes in and out, channels
+last, and is counted on an emulated Arm CPU; what a call of the smallest program takes is subtracted. With XNNPACK's
+kernels no arrangement of the same operators goes below the sum. The conversions of an artifact with float32 in and out
+are counted too.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,18 +17,19 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
+from litehrnet_stage2.apps import console
 from litehrnet_stage2.converters import xnnpack_lowering
-from litehrnet_stage2.reference.frozen import FrozenStage2
+from litehrnet_stage2.reference.frozen import FrozenStage2, dequantize, quantize
 from litehrnet_stage2.reference.integer_function import (
     INPUT,
     Add,
     Conv,
     IntegerFunction,
     Node,
+    Quantization,
     Resize,
     SiLU,
     inputs_of,
@@ -47,7 +48,7 @@ Shape = tuple[int, int, int]
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What the nodes of one kind and shape cost.
+    """What the nodes, or conversions, of one kind and shape cost.
 
     Attributes:
         count: of such nodes.
@@ -75,16 +76,17 @@ def main() -> None:
         groups.setdefault(describe(node, shape), []).append((node, shape, macs))
     with EmulatedDevice(CPU_MODELS[options.cpu]) as device:
         silu = next(node for node in function.nodes if isinstance(node, SiLU))
-        call = count(function, silu, SMALLEST, device)
+        call = count(Alone(function, silu), codes(SMALLEST), device)
         costs = [
             Cost(
                 operator=operator,
                 count=len(nodes),
-                instructions=count(function, *nodes[0][:2], device) - call,
+                instructions=count(Alone(function, nodes[0][0]), codes(nodes[0][1]), device) - call,
                 multiply_adds=nodes[0][2],
             )
             for operator, nodes in groups.items()
         ]
+        conversions = conversion_costs(Alone(function, silu), function.input_quantization, bundle, device)
     costs.sort(key=lambda cost: -cost.count * cost.instructions)
     report = {
         "command": f"python benchmarks/arm_operators.py bundle --cpu {options.cpu}",
@@ -94,9 +96,11 @@ def main() -> None:
         "call": call,
         "operators": [dataclasses.asdict(cost) for cost in costs],
         "total": sum(cost.count * cost.instructions for cost in costs),
+        "conversions": [dataclasses.asdict(cost) for cost in conversions],
     }
-    options.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    Console().print(table(costs))
+    console.write_json(report, options.json)
+    console.out.print(table("Instructions per inference", costs))
+    console.out.print(table("Where float32 goes in and out", conversions))
 
 
 def shaped_nodes(function: IntegerFunction, features: Shape) -> Iterator[tuple[Node, Shape, int]]:
@@ -131,7 +135,7 @@ def describe(node: Node, shape: Shape) -> str:
     return f"{kind} at {height}x{width}"
 
 
-class _Alone(nn.Module):
+class Alone(nn.Module):
     """One node, which reads the input as often as it has inputs."""
 
     def __init__(self, function: IntegerFunction, node: Node) -> None:
@@ -147,23 +151,74 @@ class _Alone(nn.Module):
         self.codes = FrozenStage2(alone)
 
     def forward(self, codes: Tensor) -> Tensor:
+        """Codes in, codes out."""
         y: Tensor = self.codes(codes)[0]
         return y
 
 
-def count(function: IntegerFunction, node: Node, shape: Shape, device: EmulatedDevice) -> int:
-    """Instructions of one call of a program that has this node alone."""
-    codes = torch.zeros(1, *shape, dtype=torch.int8).to(memory_format=torch.channels_last)
-    program = xnnpack_lowering.lower(_Alone(function, node), codes)
+class Quantized(nn.Module):
+    """A module of codes behind float32."""
+
+    def __init__(self, inner: nn.Module, quantization: Quantization) -> None:
+        super().__init__()
+        self.inner, self.quantization = inner, quantization
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Float32 in, codes out."""
+        y: Tensor = self.inner(quantize(x, self.quantization))
+        return y
+
+
+class Dequantized(nn.Module):
+    """A module of codes before float32."""
+
+    def __init__(self, inner: nn.Module, quantization: Quantization) -> None:
+        super().__init__()
+        self.inner, self.quantization = inner, quantization
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """Codes in, float32 out."""
+        return dequantize(self.inner(codes), self.quantization)
+
+
+def conversion_costs(inner: Alone, q: Quantization, bundle: Bundle, device: EmulatedDevice) -> list[Cost]:
+    """The features quantised and both outputs dequantised: what that adds to a program of one node."""
+    costs = []
+    for spec in (bundle.manifest.input, *bundle.manifest.outputs):
+        example = torch.zeros(spec.shape, dtype=torch.int8)
+        if spec is bundle.manifest.input:
+            kind, instructions = "quantise", count(Quantized(inner, q), example.float(), device)
+        else:
+            kind, instructions = "dequantise", count(Dequantized(inner, q), example, device)
+        channels, height, width = spec.shape[1:]
+        costs.append(
+            Cost(
+                operator=f"{kind}, {channels} at {height}x{width}",
+                count=1,
+                instructions=instructions - count(inner, example, device),
+                multiply_adds=0,
+            )
+        )
+    return costs
+
+
+def codes(shape: Shape) -> Tensor:
+    """An example, channels last."""
+    return torch.zeros(1, *shape, dtype=torch.int8).to(memory_format=torch.channels_last)
+
+
+def count(module: nn.Module, example: Tensor, device: EmulatedDevice) -> int:
+    """Instructions of one call of the program that this module becomes."""
+    program = xnnpack_lowering.lower(module, example)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "operator.pte")
-        path.write_bytes(xnnpack_lowering.serialize(program, shape[0]))
-        return round(device.count_instructions(path, np.zeros((1, *shape), np.int8)).per_inference)
+        path.write_bytes(xnnpack_lowering.serialize(program, example.shape[1]))
+        return round(device.count_instructions(path, np.ascontiguousarray(example.numpy())).per_inference)
 
 
-def table(costs: list[Cost]) -> Table:
+def table(title: str, costs: list[Cost]) -> Table:
     """The costs, the greatest first, and their sum; beside dense convolutions what SDOT alone would take."""
-    result = Table("operator", "count", "M each", "M", "M of SDOT", title="Instructions per inference")
+    result = Table("operator", "count", "M each", "M", "M of SDOT", title=title)
     for column in result.columns[1:]:
         column.justify = "right"
     for cost in costs:

@@ -34,7 +34,7 @@ from executorch.exir.passes import MemoryPlanningPass
 from torch import nn
 
 _READ_AT_ONCE = 16
-"""Values that XNNPACK's kernels read at once. A pixel of fewer has them read past the end of the tensor."""
+"""Channels that XNNPACK's kernels read at once: of a pixel with another number, the last read goes past its end."""
 
 
 def lower(module: nn.Module, example: torch.Tensor) -> EdgeProgramManager:
@@ -81,6 +81,10 @@ CONFIGS = [
 """What the partitioner takes."""
 
 
+_StockTranspose: Any = node_visitor._node_visitor_dict["aten._to_copy.default"]
+"""Not to be had by its name: what registers a visitor leaves None in its module."""
+
+
 class _ResizeVisitor(node_visitor.NodeVisitor):  # type: ignore[misc]
     """Serialises a resize with its tensors' quantisation, without which the program fails at load."""
 
@@ -101,35 +105,37 @@ class _ResizeVisitor(node_visitor.NodeVisitor):  # type: ignore[misc]
         xnn_graph.xnodes.append(XNode(xnode_union=resize, debug_handle=debug_handle))
 
 
-class _TransposeVisitor(node_visitor.NodeVisitor):  # type: ignore[misc]
+class _TransposeVisitor(_StockTranspose):  # type: ignore[misc]
     """Transposes a tensor once for all that read it so (the stock visitor does it for each of them)."""
 
     target = "aten._to_copy.default"
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self._stock = _STOCK[self.target](*args)
-        self._transposed: dict[tuple[int, str], int] = {}
+        self._transposed: dict[tuple[int, torch.memory_format], int] = {}
 
     def define_node(
         self, node: torch.fx.Node, xnn_graph: XNNGraph, vals_to_ids: dict[torch.fx.Node, int], debug_handle: int
     ) -> None:
-        source, layout = node.all_input_nodes[0], str(node.kwargs["memory_format"])
-        if source in vals_to_ids and (known := self._transposed.get((vals_to_ids[source], layout))) is not None:
+        source: torch.fx.Node = node.all_input_nodes[0]
+        layout: Any = node.kwargs.get("memory_format", torch.contiguous_format)
+        # By the tensor's number, which all the dequantise nodes of a tensor share.
+        known = self._transposed.get((vals_to_ids.get(source, -1), layout))
+        if known is not None and node not in self.external_ids:
             vals_to_ids[node] = known
             return
-        self._stock.define_node(node, xnn_graph, vals_to_ids, debug_handle)
+        super().define_node(node, xnn_graph, vals_to_ids, debug_handle)
         self._transposed[vals_to_ids[source], layout] = vals_to_ids[node]
-
-
-_STOCK = dict(node_visitor._node_visitor_dict)
 
 
 @contextlib.contextmanager
 def _visitors() -> Iterator[None]:
     """ExecuTorch knows one visitor an operator in the whole process: ours stand there only while we lower."""
-    node_visitor._node_visitor_dict.update({own.target: own for own in (_ResizeVisitor, _TransposeVisitor)})
+    known = node_visitor._node_visitor_dict
+    ours = {visitor.target: visitor for visitor in (_ResizeVisitor, _TransposeVisitor)}
+    stock = {target: known[target] for target in ours}
+    known.update(ours)
     try:
         yield
     finally:
-        node_visitor._node_visitor_dict.update(_STOCK)
+        known.update(stock)

@@ -55,6 +55,9 @@ def test_xnnpacks_operators_are_those_of_the_committed_count_and_nearly_all_of_t
     for name in ("executorch", "executorch-codes"):
         assert f"{whole[name] / 1e6:.2f} M" in page
     assert counted["total"] < whole["executorch-codes"] < 1.002 * counted["total"]
+    conversions = sum(conversion["instructions"] for conversion in counted["conversions"])
+    assert f"{conversions / 1e6:.2f} M" in page
+    assert whole["executorch"] > counted["total"] + conversions > 52e6
 
 
 def test_the_accuracy_table_is_that_of_the_committed_result() -> None:

@@ -33,13 +33,13 @@ def _column(column: Column) -> Iterator[str]:
         ours = list(dict.fromkeys(r.numerator for r in run.ratios))
         found = {(r.numerator, r.denominator): r for r in run.ratios}
         rows = [
-            [peer, *(_ratio(found.get((name, peer))) for name in ours)]
+            [peer, *(_ratio(found.get((name, peer)), run) for name in ours)]
             for peer in dict.fromkeys(r.denominator for r in run.ratios)
         ]
         compared = "instructions" if run.machine.emulated else "latency"
         yield from _table([f"{compared} against", *ours], "l" + "r" * len(ours), rows)
         if not run.machine.emulated:
-            yield "Ratio of medians, its 95% interval, and in brackets the ratio of CPU time."
+            yield "Median over pairs of turns, its 95% interval, and in brackets the same of CPU time."
     yield _verdict(run)
     yield f"Made with `{column.result.command}`."
     yield ""
@@ -49,7 +49,7 @@ def _verdict(run: Run) -> str:
     if run.validity.valid:
         return "Valid."
     reasons = "; ".join(run.validity.reasons)
-    if run.ratios and not run.validity.ratio_reasons:
+    if run.only_ratios_valid:
         return f"The ratios are valid, the milliseconds are not: {reasons}."
     return f"Not valid: {reasons}."
 
@@ -72,10 +72,10 @@ def _latencies(column: Column) -> Iterator[list[str]]:
         ]
 
 
-def _ratio(ratio: Ratio | None) -> str:
+def _ratio(ratio: Ratio | None, run: Run) -> str:
     if ratio is None:
         return ""
-    if ratio.ratio.low == ratio.ratio.high:  # counted, not measured
+    if run.machine.emulated:  # counted, not measured
         return f"**{ratio.ratio.value:.2f}**"
     cpu = "" if ratio.cpu_time is None else f" [{ratio.cpu_time:.2f}]"
     return f"**{ratio.ratio.value:.2f}** ({ratio.ratio.low:.2f} to {ratio.ratio.high:.2f}){cpu}"

@@ -14,10 +14,11 @@ from litehrnet_stage2.runtime.latency.result import Profile
 
 METHOD = (
     "Every repetition is a fresh process that opens one artifact in one runtime, runs it until two windows' "
-    "medians agree within 2%, then takes its samples. Candidates take turns of a fifth of a second, each other one "
-    "in reverse, so that what slows a machine for a while slows all of them. Intervals are bootstrapped (95%) over "
-    "processes and over the queries within. Outliers are counted and kept. An artifact's codes are compared with "
-    "the golden ones before and after the timing: a wrong one gets no number."
+    "medians agree within 2%, then takes its samples. Candidates take turns, each other one in reverse, so that "
+    "most of what slows a machine for a while slows all of them: a turn is a fifth of a second where the benchmark "
+    "itself runs, a process on a device. Intervals are bootstrapped (95%) over processes and over the queries "
+    "within. Outliers are counted and kept. An artifact's codes are compared with the golden ones before and after "
+    "the timing: a wrong one gets no number."
 )
 
 
@@ -105,7 +106,7 @@ def _card(column: Column) -> Markup:
     verdict = "Do not rely on these numbers."
     if validity.valid:
         verdict = "These numbers can be trusted."
-    elif not validity.ratio_reasons and column.run.ratios:
+    elif column.run.only_ratios_valid:
         verdict = "Rely on the ratios, in which candidates alternated, and not on the milliseconds."
     reasons = [tag("ul", *(tag("li", reason) for reason in validity.reasons))] if validity.reasons else []
     return tag(
@@ -190,7 +191,7 @@ def _ratios(column: Column) -> Iterator[Markup]:
             [label, f"{value:.2f}", f"{low:.2f} to {high:.2f}", share]
             for (label, value, low, high), share in zip(rows, cpu, strict=True)
         ]
-        yield table(["ratio of medians", "median of pairs", "95% interval", "of CPU time"], listed)
+        yield table(["ratio of latencies", "median over turns", "95% interval", "of CPU time"], listed)
 
 
 def _operators(column: Column) -> Iterator[Markup]:

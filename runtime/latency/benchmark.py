@@ -31,8 +31,8 @@ from litehrnet_stage2.runtime.latency.validity import Bounds, judge
 from litehrnet_stage2.runtime.latency.worker import Request
 from litehrnet_stage2.runtime.parity import OutputParity
 
-WORKER_LONGEST_S = 1800.0
-"""A process that takes longer is ended: all turns of a round with many candidates, and then some."""
+WORKER_LONGEST_S = 600.0
+"""A process that takes longer for a reply is ended."""
 
 
 class BenchmarkError(RuntimeError):
@@ -112,15 +112,15 @@ def run_benchmark(
                 answer = _ask(bundle, "sustain", one.candidate, settings)
                 one.sustained = Sustained(**{**answer, "p50_ms": tuple(answer["p50_ms"])})
     progress("resampling")
-    results = tuple(one.result() for one in running)
+    results, ratios = tuple(one.result() for one in running), tuple(_ratios(running))
     machine = environment.machine()
     around = environment.environment(affinity=settings.affinity, load_1min_before=load_before)
     return Run(
         machine=machine,
         environment=around,
-        validity=judge(results, machine, around, bounds or Bounds()),
+        validity=judge(results, ratios, machine, around, bounds or Bounds()),
         candidates=results,
-        ratios=tuple(_ratios(running)),
+        ratios=ratios,
     )
 
 
@@ -148,9 +148,10 @@ class _Running:
                 self.failure = f"{wrong:,} codes differ from the golden ones {moment} timing: no number for it"
                 return
         names = {f.name for f in dataclasses.fields(Conditions)}
-        observed = {name: value for name, value in answer.items() if name in names}
+        observed = {name: value for name, value in answer.items() if name in names and name != "turns"}
         p50_ms = float(np.median(np.concatenate(answer["samples_ms"])))
-        self.conditions.append(Conditions(round=round_index, p50_ms=p50_ms, **observed))
+        turns = tuple(answer["turns"])
+        self.conditions.append(Conditions(round=round_index, p50_ms=p50_ms, turns=turns, **observed))
 
     @property
     def turns(self) -> list[list[statistics.Samples]]:
@@ -202,13 +203,13 @@ def _ratios(running: Sequence[_Running]) -> list[Ratio]:
     for a in timed:
         for b in timed:
             if a.candidate.exact and not b.candidate.exact and a.candidate.threads == b.candidate.threads:
-                interval, pairs = statistics.ratio(a.turns, b.turns)
+                interval, rounds = statistics.ratio(a.turns, b.turns)
                 ratios.append(
                     Ratio(
                         numerator=a.candidate.key,
                         denominator=b.candidate.key,
                         ratio=interval,
-                        pairs=pairs,
+                        rounds=rounds,
                         cpu_time=_cpu_ratio(a, b),
                     )
                 )
@@ -216,11 +217,12 @@ def _ratios(running: Sequence[_Running]) -> list[Ratio]:
 
 
 def _cpu_ratio(a: _Running, b: _Running) -> float | None:
-    """Median over rounds of the ratio of CPU times."""
+    """Median over pairs of turns of the ratio of mean CPU times."""
     pairs = [
-        left.cpu_ms / right.cpu_ms
-        for left, right in zip(a.conditions, b.conditions, strict=True)
-        if left.cpu_ms and right.cpu_ms
+        left / right
+        for ours, theirs in zip(a.answers, b.answers, strict=True)
+        for left, right in zip(ours["turns_cpu_ms"], theirs["turns_cpu_ms"], strict=True)
+        if right
     ]
     return float(np.median(pairs)) if pairs else None
 

@@ -23,10 +23,14 @@ class Stretch:
 
 
 class Monitor:
-    """Watches inside of each `with`. Everything is system-wide but this process's own CPU time."""
+    """Watches inside of each `with`. Everything is system-wide but this process's own CPU time.
+
+    Attributes:
+        own_cpu_s: of this process, so far.
+    """
 
     def __init__(self) -> None:
-        self._wall_s = self._own_cpu_s = 0.0
+        self._wall_s = self.own_cpu_s = 0.0
         self._busy_s: float | None = 0.0
         self._throttles: float | None = 0
 
@@ -38,16 +42,16 @@ class Monitor:
         wall, cpu = time.perf_counter(), time.process_time()
         busy, throttles, cpu_before, wall_before = self._entered
         self._wall_s += wall - wall_before
-        self._own_cpu_s += cpu - cpu_before
+        self.own_cpu_s += cpu - cpu_before
         self._busy_s = _advanced(self._busy_s, busy, busy_s())
         self._throttles = _advanced(self._throttles, throttles, throttle_count())
 
     def stretch(self) -> Stretch:
         """Everything watched so far, as if it had been one stretch of time."""
-        others = None if self._busy_s is None else max(0.0, (self._busy_s - self._own_cpu_s) / self._wall_s)
+        others = None if self._busy_s is None else max(0.0, (self._busy_s - self.own_cpu_s) / self._wall_s)
         return Stretch(
             wall_s=self._wall_s,
-            own_cpu_s=self._own_cpu_s,
+            own_cpu_s=self.own_cpu_s,
             other_cores=others,
             throttle_events=None if self._throttles is None else int(self._throttles),
         )

@@ -68,7 +68,7 @@ def run_on_device(
                 if one.failure is None:
                     progress(f"round {index + 1} of {settings.processes} on {device.name}: {one.candidate.key}")
                     one.time(settings)
-    results = tuple(one.result() for one in running)
+    results, ratios = tuple(one.result() for one in running), tuple(_ratios(running))
     after = device.facts()
     around = Environment(
         os=facts.kernel,
@@ -84,10 +84,10 @@ def run_on_device(
     )
     verdict = Validity(valid=True, reasons=(), ratio_reasons=(), bounds={})
     if not device.emulated:
-        verdict = judge(results, after, around, Bounds())
+        verdict = judge(results, ratios, after, around, Bounds())
         # Here candidates alternate by processes, which a machine that changes its speed need not slow alike.
         verdict = dataclasses.replace(verdict, ratio_reasons=verdict.reasons)
-    return Run(machine=after, environment=around, validity=verdict, candidates=results, ratios=tuple(_ratios(running)))
+    return Run(machine=after, environment=around, validity=verdict, candidates=results, ratios=ratios)
 
 
 @dataclass
@@ -222,15 +222,15 @@ def _ratios(running: Sequence[_Running]) -> list[Ratio]:
                 if a.instructions and b.instructions:
                     value = a.instructions.per_inference / b.instructions.per_inference
                     interval = Interval(value=value, low=value, high=value)
-                    pairs: tuple[float, ...] = (value,)
+                    rounds: tuple[float, ...] = (value,)
                 else:
-                    interval, pairs = statistics.ratio([[p] for p in a.samples], [[p] for p in b.samples])
+                    interval, rounds = statistics.ratio([[p] for p in a.samples], [[p] for p in b.samples])
                 ratios.append(
                     Ratio(
                         numerator=a.candidate.key,
                         denominator=b.candidate.key,
                         ratio=interval,
-                        pairs=pairs,
+                        rounds=rounds,
                         cpu_time=None,
                     )
                 )

@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 PROCESSES = 5
-"""Fresh processes of each candidate: as many cold starts, and as many pairs in a ratio."""
+"""Fresh processes of each candidate: as many cold starts."""
 
 TURN_S = 0.2
 """A turn of a candidate: short against what slows a machine for a while, so that it slows all of them."""
+
+REST_S = 0.1
+"""After a turn of several threads: a pool of them spins on for some 40 ms, on cores that are the next candidate's."""
 
 WARMUP_LEAST = 10
 """Runs of the warm-up at least; also the size of the windows whose medians are compared."""

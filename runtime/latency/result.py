@@ -118,10 +118,11 @@ class Conditions:
     Attributes:
         round: 0 to the number of processes - 1.
         p50_ms: of the process.
+        turns: queries of each turn that the process had; they stand one behind the other in `samples_ms`.
         cpu_ms: CPU time of a query, mean, where one thread runs: what waiting for a core does not change.
         cpu_share: CPU time over wall time of the timed loop, where one thread runs: less than 1 if it had to wait.
         other_cores: cores kept busy by everything else.
-        yardstick_ms: a fixed piece of arithmetic, least of several: moves with the clock.
+        yardstick_ms: a fixed piece of arithmetic, least of several, median over the turns: moves with the clock.
         frequency_mhz: highest of any core, after.
         throttle_events: of any core, during.
         temperature_c: after.
@@ -129,6 +130,7 @@ class Conditions:
 
     round: int
     p50_ms: float
+    turns: tuple[int, ...]
     cpu_ms: float | None
     cpu_share: float | None
     other_cores: float | None
@@ -190,17 +192,19 @@ class CandidateResult:
 
 @dataclass(frozen=True, kw_only=True)
 class Ratio:
-    """Latency of `numerator` over that of `denominator`: the median over pairs of turns, which alternate.
+    """Latency of `numerator` over that of `denominator`: the median over pairs of turns, of the ratio of their medians.
+
+    Where candidates did not alternate in turns, a process is one turn.
 
     Attributes:
-        pairs: the same of each round.
-        cpu_time: the same of CPU time, where one thread runs: holds on a loaded machine too, if less exactly.
+        rounds: the same of each round.
+        cpu_time: the same of mean CPU time, where one thread runs: holds on a loaded machine too, if less exactly.
     """
 
     numerator: str
     denominator: str
     ratio: Interval
-    pairs: tuple[float, ...]
+    rounds: tuple[float, ...]
     cpu_time: float | None = None
 
 
@@ -247,6 +251,11 @@ class Run:
     candidates: tuple[CandidateResult, ...]
     ratios: tuple[Ratio, ...]
 
+    @property
+    def only_ratios_valid(self) -> bool:
+        """Whether there are ratios to rely on, though not latencies."""
+        return bool(self.ratios) and not self.validity.valid and not self.validity.ratio_reasons
+
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
@@ -289,6 +298,10 @@ def read_result(path: Path) -> Result:
     except ValueError as error:
         raise ResultError(f"{path} is not JSON ({error}): give files that `stage2 bench --json` wrote") from error
     version = values.get("schema_version") if isinstance(values, dict) else None
+    if isinstance(version, int) and 0 < version < SCHEMA_VERSION:
+        raise ResultError(
+            f"{path} is of schema version {version}, and this reads {SCHEMA_VERSION}: run the benchmark again"
+        )
     if version != SCHEMA_VERSION or "runs" not in values:
         raise ResultError(
             f"{path} is not a benchmark result of schema version {SCHEMA_VERSION} (it says {version!r}): "

@@ -52,8 +52,8 @@ def ratio(
 ) -> tuple[Interval, tuple[float, ...]]:
     """How two candidates compare, from their queries by process and turn.
 
-    The turns of a round alternate, so what slows the machine for a while is in both medians of a pair of turns.
-    The estimate is the median over all pairs; the second value is the median over each round's.
+    The turns of a round alternate, so most of what slows the machine for a while is in both of a pair. The estimate
+    is the median over all pairs; the second value is the median over each round's.
 
     Raises:
         ValueError: the candidates have different numbers of processes or turns.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import geometric_mean, median
 
 from litehrnet_stage2.runtime.devices.facts import DeviceFacts
-from litehrnet_stage2.runtime.latency.result import CandidateResult, Conditions, Environment, Validity
+from litehrnet_stage2.runtime.latency.result import CandidateResult, Conditions, Environment, Ratio, Validity
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class Bounds:
         spread: of a candidate's medians over its processes, largest against smallest.
         tail: of p90 against p50.
         drift: of the last processes' medians against the first ones', over all candidates.
+        ratio_interval: width of a ratio's interval against the ratio.
     """
 
     other_cores: float = 0.25
@@ -34,15 +35,20 @@ class Bounds:
     spread: float = 0.15
     tail: float = 0.35
     drift: float = 0.05
+    ratio_interval: float = 0.10
 
 
 def judge(
-    candidates: Sequence[CandidateResult], machine: DeviceFacts, environment: Environment, bounds: Bounds
+    candidates: Sequence[CandidateResult],
+    ratios: Sequence[Ratio],
+    machine: DeviceFacts,
+    environment: Environment,
+    bounds: Bounds,
 ) -> Validity:
     """The verdict, with a sentence for each reason against.
 
-    A machine whose speed changes slows both candidates of a pair of turns alike, so that is no reason against their
-    ratio; work of others, which one candidate may suffer from more than another, is.
+    Most of what slows a machine for a while is in both of a pair of turns, though not by the same factor: a ratio is
+    believed where its interval is narrow, and nobody else was at work.
     """
     timed = [c for c in candidates if c.latency]
     conditions = [condition for c in timed for condition in c.conditions]
@@ -50,6 +56,7 @@ def judge(
         *_load(conditions, environment, bounds),
         *_throttling(conditions, machine),
         *_warm_up(timed),
+        *_precision(ratios, bounds),
         *([] if timed else ["nothing was timed"]),
     ]
     reasons = [*ratio_reasons, *_clock(conditions, bounds), *_spread(timed, bounds), *_drift(timed, bounds)]
@@ -123,6 +130,17 @@ def _spread(timed: Sequence[CandidateResult], bounds: Bounds) -> Iterator[str]:
 def _warm_up(timed: Sequence[CandidateResult]) -> Iterator[str]:
     if unsteady := [c.key for c in timed if c.latency and not c.latency.steady]:
         yield f"a warm-up never became steady ({', '.join(unsteady)})"
+
+
+def _precision(ratios: Sequence[Ratio], bounds: Bounds) -> Iterator[str]:
+    """Of ratios; the worst stands for the others."""
+    widths = {f"{r.numerator} / {r.denominator}": (r.ratio.high - r.ratio.low) / r.ratio.value for r in ratios}
+    if beyond := [key for key, width in widths.items() if width > bounds.ratio_interval]:
+        worst = max(beyond, key=lambda key: widths[key])
+        yield (
+            f"the interval of a ratio is {widths[worst]:.0%} wide at worst ({worst}; {len(beyond)} of {len(widths)} "
+            f"lie beyond the {bounds.ratio_interval:.0%} that is trusted)"
+        )
 
 
 def _drift(timed: Sequence[CandidateResult], bounds: Bounds) -> Iterator[str]:

@@ -163,26 +163,34 @@ def _time(request: Request, turns: Iterator[None]) -> dict[str, Any]:
     if request.candidate.exact and any(output.mismatches for output in before.values()):
         return answer  # a wrong artifact gets no number
     warmup, steady = _warm_up(opened)
-    yardstick = yardstick_ms()
-    monitor = Monitor()
     samples: list[list[float]] = []
+    cpu_ms: list[float] = []
+    yardsticks: list[float] = []
+    alone = request.candidate.threads == 1
+    monitor = Monitor()
     for _ in turns:
+        yardsticks.append(yardstick_ms())
         opened.program.run(opened.x)  # the caches are others' since the last turn
+        used_s = monitor.own_cpu_s
         with monitor:
             samples.append(_samples(opened, queries=request.queries, seconds=request.seconds))
+        cpu_ms.append(1e3 * (monitor.own_cpu_s - used_s) / len(samples[-1]))
+        if not alone:
+            time.sleep(plan.REST_S)
     stretch = monitor.stretch()
-    alone = request.candidate.threads == 1
     return {
         **answer,
         "parity_after": _plain(opened.parity()),
         "warmup_queries": warmup,
         "steady": steady,
         "samples_ms": samples,
+        "turns_cpu_ms": cpu_ms if alone else [],
+        "turns": [len(turn) for turn in samples],
         "cpu_ms": 1e3 * stretch.own_cpu_s / sum(map(len, samples)) if alone else None,
         "cpu_share": stretch.own_cpu_s / stretch.wall_s if alone else None,
         "other_cores": stretch.other_cores,
         "throttle_events": stretch.throttle_events,
-        "yardstick_ms": yardstick,
+        "yardstick_ms": float(np.median(yardsticks)),
         "frequency_mhz": frequency_mhz(),
         "temperature_c": temperature_c(),
     }

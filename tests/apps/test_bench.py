@@ -66,7 +66,7 @@ def test_bench_compares_with_peers_of_the_same_weights(
         ("onnxruntime, 1 thread", "fp32 .onnx, 1 thread"),
     }
     for ratio in ratios:
-        assert len(ratio["pairs"]) == plan.PROCESSES
+        assert len(ratio["rounds"]) == plan.PROCESSES
         assert ratio["ratio"]["low"] <= ratio["ratio"]["value"] <= ratio["ratio"]["high"]
 
 

@@ -120,3 +120,11 @@ def test_json_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.Mo
         console.write_json({"passed": True}, tmp_path / "result.json")
     assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
     assert (tmp_path / "result.json").read_text() == "old"
+
+
+def test_json_has_the_numbers_of_a_list_on_one_line(tmp_path: Path) -> None:
+    value = {"samples_ms": [[1.5, -2e-07], [3]], "empty": [], "said": ["[", "1, 2", "]"], "text": "[\n1\n]"}
+    console.write_json(value, tmp_path / "result.json")
+    text = (tmp_path / "result.json").read_text()
+    assert json.loads(text) == value
+    assert "[1.5, -2e-07],\n" in text

@@ -101,8 +101,8 @@ def one_run(*candidates: CandidateResult, device: str = "local", reasons: tuple[
         for b in candidates:
             if b.latency and not b.exact:
                 samples = [[[np.array(process)] for process in c.latency.samples_ms] for c in (a, b) if c.latency]
-                interval, pairs = statistics.ratio(*samples)
-                ratios.append(Ratio(numerator=a.key, denominator=b.key, ratio=interval, pairs=pairs, cpu_time=0.5))
+                interval, rounds = statistics.ratio(*samples)
+                ratios.append(Ratio(numerator=a.key, denominator=b.key, ratio=interval, rounds=rounds, cpu_time=0.5))
     return Run(
         machine=DeviceFacts(
             device=device,
@@ -162,7 +162,7 @@ def results() -> list[Result]:
         numerator=counted.key,
         denominator=peer.key,
         ratio=Interval(value=0.29, low=0.29, high=0.29),
-        pairs=(0.29,),
+        rounds=(0.29,),
         cpu_time=None,
     )
     loaded = one_run(ours, failed, peer, reasons=("the machine was loaded: other processes kept 1.50 of 2 cores busy",))

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from litehrnet_stage2.converters import executorch_codes, xnnpack_lowering
+from litehrnet_stage2.converters import executorch, executorch_codes, xnnpack_lowering
 from litehrnet_stage2.converters.bundle import write_bundle
 from litehrnet_stage2.converters.targets import Deployment
 from litehrnet_stage2.reference.config import Stage2Config
@@ -106,20 +106,22 @@ def codes_bundle(small_frozen, small_features, small_network, tmp_path_factory: 
 
 
 @pytest.fixture(scope="session")
-def codes_in_place(
+def in_place(
     trained: Callable[[Stage2Config], Stage2], tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[int], Path]:
-    """Make a `.pte` with so many channels of int8 codes `[1, channels, 16, 24]`, read where the caller has them."""
+) -> Callable[[str, int], tuple[Path, np.ndarray]]:
+    """Make a `.pte` of `codes` or `float`s, so many channels of 6x10, read where the caller has them; and its input."""
 
     @functools.cache
-    def make(channels: int) -> Path:
+    def make(border: str, channels: int) -> tuple[Path, np.ndarray]:
         config = Stage2Config(in_channels=channels, num_channels=(4, 8), num_blocks=(0, 0))
-        features = torch.randn(2, channels, 16, 24, generator=torch.Generator().manual_seed(1))
+        features = torch.randn(2, channels, 6, 10, generator=torch.Generator().manual_seed(1))
         function, _ = freeze(QATStage2.from_float(trained(config)).calibrate(features))
-        path = tmp_path_factory.mktemp("in_place") / "codes.pte"
+        path = tmp_path_factory.mktemp("in_place") / "stage2.pte"
+        convert = {"codes": executorch_codes.convert, "float": executorch.convert}[border]
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(xnnpack_lowering, "_READ_AT_ONCE", 1)
-            executorch_codes.convert(function, path, Deployment(height=16, width=24))
-        return path
+            if channels % xnnpack_lowering._READ_AT_ONCE:  # it would be copied, rightly
+                patch.setattr(xnnpack_lowering, "_READ_AT_ONCE", 1)
+            convert(function, path, Deployment(height=6, width=10))
+        return path, np.zeros((1, channels, 6, 10), np.int8 if border == "codes" else np.float32)
 
     return make

@@ -96,7 +96,26 @@ def test_a_process_that_takes_too_long_is_ended_and_says_so(request_: Request) -
     endless = dataclasses.replace(request_, mode="sustain", seconds=100)
     with worker_process(endless, longest_s=2) as worker:
         worker.turn()
-        assert "its process ended with status -9" in worker.answer()["error"]
+        assert worker.answer()["error"] == "its process was ended: it gave no reply within 2 s"
+
+
+def test_a_process_that_dies_between_turns_takes_no_other_with_it(request_: Request) -> None:
+    with worker_process(request_, longest_s=60) as one, worker_process(request_, longest_s=60) as other:
+        one.turn()
+        other.turn()
+        one._process.kill()
+        one._process.wait()
+        one.turn()
+        other.turn()
+        assert "its process ended with status -9" in one.answer()["error"]
+        assert other.answer()["turns"] == [4, 4]
+
+
+def test_a_process_that_dies_while_it_waits_ends_quietly(request_: Request) -> None:
+    with worker_process(request_, longest_s=60) as worker:
+        worker._process.kill()
+        worker._process.wait()
+        worker.turn()
 
 
 def test_every_process_gives_samples_after_a_warm_up(run: Run) -> None:
@@ -192,11 +211,18 @@ def test_an_emulated_machine_has_instructions_and_no_latency(run: Run) -> None:
     jsonschema.validate(timed, schema())
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"schema_version": 99, "runs": []}', '{"schema_version": 1}'])
+@pytest.mark.parametrize("text", ["", "[]", '{"schema_version": 99, "runs": []}', '{"schema_version": 2}'])
 def test_other_files_are_refused_as_results(tmp_path: Path, text: str) -> None:
     path = tmp_path / "other.json"
     path.write_text(text)
     with pytest.raises(ResultError, match="give files that `stage2 bench --json` wrote"):
+        read_result(path)
+
+
+def test_a_result_of_an_older_version_is_to_be_made_again(tmp_path: Path) -> None:
+    path = tmp_path / "old.json"
+    path.write_text('{"schema_version": 1, "runs": []}')
+    with pytest.raises(ResultError, match="is of schema version 1, and this reads 2: run the benchmark again"):
         read_result(path)
 
 

@@ -12,12 +12,13 @@ import pytest
 from litehrnet_stage2.runtime.devices import DeviceFacts
 from litehrnet_stage2.runtime.latency import Bounds, CandidateResult, monitor, statistics
 from litehrnet_stage2.runtime.latency.profile import by_kind
-from litehrnet_stage2.runtime.latency.result import Conditions, Environment
+from litehrnet_stage2.runtime.latency.result import Conditions, Environment, Ratio
 from litehrnet_stage2.runtime.latency.validity import judge
 
 RNG = np.random.default_rng(0)
 MACHINE = DeviceFacts(device="local", emulated=False, arch="x86_64")
 QUIET = {
+    "turns": (100,),
     "cpu_ms": 4.0,
     "cpu_share": 0.999,
     "other_cores": 0.02,
@@ -65,7 +66,7 @@ def candidate(*medians: float, steady: bool = True, tail: float = 1.1, **conditi
 
 def reasons(*candidates: CandidateResult, load: float = 0.1, of_ratios: bool = False) -> tuple[str, ...]:
     """Against the latencies; where `of_ratios` is said, they have to be against the ratios too, else not."""
-    verdict = judge(candidates, MACHINE, environment(load), Bounds())
+    verdict = judge(candidates, (), MACHINE, environment(load), Bounds())
     assert verdict.valid == (not verdict.reasons)
     assert verdict.ratio_reasons == (verdict.reasons if of_ratios else ())
     return verdict.reasons
@@ -112,6 +113,20 @@ def test_drift_is_noticed_though_each_candidate_stays_within_its_spread() -> Non
     assert "latencies drifted by +8%" in reason
 
 
+def test_a_ratio_that_depends_on_the_machines_state_is_noticed() -> None:
+    """One candidate that half of the rounds slow by a third, and another that they do not."""
+    slow = [
+        [RNG.normal(2.0, 0.02, 50) * (4 / 3 if process in (0, 3, 4) else 1) for _ in range(10)] for process in range(5)
+    ]
+    other = [[RNG.normal(4.0, 0.04, 50) for _ in range(10)] for _ in range(5)]
+    interval, rounds = statistics.ratio(slow, other)
+    ratio = Ratio(numerator="a", denominator="b", ratio=interval, rounds=rounds)
+    verdict = judge([candidate(4.0, 4.0)], [ratio], MACHINE, environment(), Bounds())
+    (reason,) = verdict.ratio_reasons
+    assert re.search(r"the interval of a ratio is \d\d% wide at worst \(a / b; 1 of 1", reason)
+    assert not verdict.valid
+
+
 def test_nothing_timed_is_not_valid() -> None:
     assert reasons(of_ratios=True) == ("nothing was timed",)
 
@@ -140,10 +155,10 @@ def test_a_ratio_is_taken_pair_by_pair() -> None:
     slowdown = [[factor * (2 if turn == 3 else 1) for turn in range(10)] for factor in (1.0, 1.5, 2.0, 2.5, 3.0)]
     a = [[RNG.normal(2.0, 0.02, 50) * factor for factor in process] for process in slowdown]
     b = [[RNG.normal(4.0, 0.04, 50) * factor for factor in process] for process in slowdown]
-    interval, pairs = statistics.ratio(a, b)
+    interval, rounds = statistics.ratio(a, b)
     assert interval.value == pytest.approx(0.5, abs=0.005)
     assert interval.high - interval.low < 0.01
-    assert len(pairs) == 5
+    assert len(rounds) == 5
 
 
 def test_a_few_pairs_that_the_machine_slowed_halfway_do_not_move_a_ratio() -> None:

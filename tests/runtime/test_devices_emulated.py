@@ -82,12 +82,13 @@ def test_codes_in_and_out_are_the_golden_codes_and_cost_less(a76: EmulatedDevice
 
 
 def test_nothing_behind_an_input_read_in_place_is_read(
-    device: EmulatedDevice, codes_in_place: Callable[[int], Path]
+    device: EmulatedDevice, in_place: Callable[[str, int], tuple[Path, np.ndarray]]
 ) -> None:
     """The runner has an inaccessible page there."""
-    device.run_pte(codes_in_place(16), np.zeros((1, 16, 16, 24), np.int8))
+    for border in ("codes", "float"):
+        device.run_pte(*in_place(border, 16))
     with pytest.raises(RunnerError, match="signal 11"):
-        device.run_pte(codes_in_place(4), np.zeros((1, 4, 16, 24), np.int8))
+        device.run_pte(*in_place("codes", 4))
 
 
 def test_no_time_is_reported(a76: EmulatedDevice, bundle: Bundle, pte: Path) -> None:

@@ -126,12 +126,13 @@ def test_files_are_in_c_order_whatever_the_program_has(
 
 
 def test_a_program_that_reads_behind_its_input_is_caught(
-    runner: RunnerBuild, codes_in_place: Callable[[int], Path], tmp_path: Path
+    runner: RunnerBuild, in_place: Callable[[str, int], tuple[Path, np.ndarray]], tmp_path: Path
 ) -> None:
     """XNNPACK does so where a pixel does not fill its vectors: such an input has to be copied, others need not be."""
-    for channels, status in ((4, STATUS["crash"]), (16, 0)):
-        np.save(tmp_path / "x.npy", np.zeros((1, channels, 16, 24), np.int8))
-        assert run(runner, "--model", codes_in_place(channels), "--input", tmp_path / "x.npy")[0] == status, channels
+    for border, channels, status in (("codes", 4, STATUS["crash"]), ("codes", 16, 0), ("float", 16, 0)):
+        model, x = in_place(border, channels)
+        np.save(tmp_path / "x.npy", x)
+        assert run(runner, "--model", model, "--input", tmp_path / "x.npy")[0] == status, (border, channels)
 
 
 @pytest.mark.parametrize(
