@@ -19,6 +19,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from litehrnet_stage2.apps import console
+from litehrnet_stage2.apps.bench import show
 from litehrnet_stage2.apps.cli import app
 from litehrnet_stage2.apps.reporting.markdown import markdown
 from litehrnet_stage2.apps.reporting.page import by_family, page
@@ -227,12 +228,20 @@ def test_instructions_are_never_called_a_latency(results: list[Result]) -> None:
     assert "ratio of latencies" not in shown
 
 
-def test_a_machine_that_changed_its_speed_has_ratios_to_rely_on(results: list[Result]) -> None:
+def test_a_machine_that_changed_its_speed_has_ratios_to_rely_on(
+    results: list[Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = results[0].runs[0]
     validity = dataclasses.replace(run.validity, valid=False, reasons=("latencies drifted by +8%",), ratio_reasons=())
     drifted = [dataclasses.replace(results[0], runs=(dataclasses.replace(run, validity=validity),))]
     assert "The ratios are valid, the milliseconds are not: latencies drifted by +8%." in markdown(drifted)
     assert "Rely on the ratios, in which candidates alternated" in text_of(page(drifted))
+    said = io.StringIO()
+    monkeypatch.setattr(console, "out", Console(file=said, width=200))
+    show(drifted[0].runs[0])
+    assert (
+        "milliseconds not valid, ratios valid: the candidates alternated\n  latencies drifted by +8%" in said.getvalue()
+    )
 
 
 def test_names_are_escaped(results: list[Result]) -> None:
