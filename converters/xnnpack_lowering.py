@@ -34,7 +34,7 @@ from executorch.exir.passes import MemoryPlanningPass
 from torch import nn
 
 _READ_AT_ONCE = 16
-"""Channels that XNNPACK's kernels read at once: of a pixel with another number, the last read goes past its end."""
+"""Channels that XNNPACK's kernels read at once; where a pixel's are no multiple, the last read goes past its end."""
 
 
 def lower(module: nn.Module, example: torch.Tensor) -> EdgeProgramManager:
