@@ -44,12 +44,12 @@ def bench(
         float, typer.Option(metavar="MINUTES", help="Then run each for so long without a pause.")
     ] = 0.0,
     device: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="Where to run: ssh:user@host[:port], adb[:serial], or local for the native runner; on "
             "emulated:cortex-a76 (neoverse-n1, cortex-a72, i8mm) instructions are counted. Default: this Python."
         ),
-    ] = "",
+    ] = None,
     json: console.JsonFile = None,
     verbose: console.Verbose = False,
 ) -> None:
@@ -105,7 +105,7 @@ def run(
     affinity: tuple[int, ...],
     groups: list[str],
     sustained_min: float,
-    device: str = "",
+    device: str | None = None,
     progress: console.Progress,
 ) -> Result:
     """Check what is asked, build the peers, time everything."""
@@ -128,7 +128,7 @@ def run(
 
         candidates += peer_candidates(opened, groups, threads=threads, progress=progress)
         weights = WEIGHTS
-    if device:
+    if device is not None:
         from litehrnet_stage2.runtime.devices import parse_device
         from litehrnet_stage2.runtime.latency.on_device import run_on_device
 

@@ -28,8 +28,28 @@ Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show what the li
 _NUMBERS = re.compile(r"\[\n([-+.,\deE\s]+)\]")
 """A list of numbers in indented JSON: thousands of samples, a line each, are put on one."""
 
+
+def writable(path: Path | None) -> Path | None:
+    """Check, before the work, that a file can be written, and exit with status 2 if not: a callback of options."""
+    if path is None or str(path) == "-":
+        return path
+    folder = path.absolute().parent
+    why = None
+    if not folder.is_dir():
+        why = f"there is no folder {path.parent}"
+    elif path.is_dir():
+        why = "it is a folder"
+    elif not os.access(folder, os.W_OK):
+        why = f"the folder {path.parent} is read-only"
+    if why is not None:
+        _print_error(f"{path} cannot be written: {why}")
+        raise typer.Exit(2)
+    return path
+
+
 JsonFile = Annotated[
-    Path | None, typer.Option("--json", help="Also write the result here, as JSON; `-` is standard output.")
+    Path | None,
+    typer.Option("--json", callback=writable, help="Also write the result here, as JSON; `-` is standard output."),
 ]
 
 
@@ -60,8 +80,7 @@ def working(*, verbose: bool) -> Iterator[Progress]:
     except Exception as error:
         if verbose or not _is_mistake(error):
             err.print(traceback.format_exc(), markup=False, highlight=False)
-        err.print("[bold red]error:[/] ", end="")
-        err.print(_sentence(error), markup=False, highlight=False)
+        _print_error(_sentence(error))
         raise typer.Exit(2 if _is_mistake(error) else 3) from None
 
 
@@ -83,8 +102,15 @@ def write_text(text: str, path: Path) -> None:
     try:
         beside.write_text(text, encoding="utf-8")
         beside.replace(path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         beside.unlink(missing_ok=True)
+
+
+def _print_error(sentence: str) -> None:
+    err.print("[bold red]error:[/] ", end="")
+    err.print(sentence, markup=False, highlight=False)
 
 
 def _is_mistake(error: Exception) -> bool:
@@ -102,7 +128,7 @@ def _sentence(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     if isinstance(error, ImportError) and error.name:
-        return f"{error}: install what is missing with `pip install 'litehrnet-stage2[all]'`"
+        return f"{error}: install what is missing with `pip install -e '.[all]'`"
     return str(error) or type(error).__name__
 
 

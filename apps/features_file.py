@@ -19,9 +19,11 @@ def load_features(path: Path, channels: int) -> NDArray[np.float32]:
     try:
         array = np.load(path, allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
-        raise ValueError(f"{path} is no .npy array, or is cut short ({error})") from error
-    if not isinstance(array, np.ndarray) or array.ndim != 4 or array.shape[1] != channels or not array.size:
-        shape = list(getattr(array, "shape", []))
+        raise ValueError(f"{path} is no .npy array of numbers, or is cut short") from error
+    if not isinstance(array, np.ndarray):
+        raise ValueError(f"{path} is an .npz: give the one array in it that holds the features, as a .npy")
+    if array.ndim != 4 or array.shape[1] != channels or not array.size:
+        shape = list(array.shape)
         raise ValueError(f"{path} must hold features of shape [N,{channels},H,W], N >= 1, but has shape {shape}")
     if array.dtype not in (np.float16, np.float32, np.float64):
         raise ValueError(f"{path} must hold float16, float32 or float64, but holds {array.dtype}")

@@ -30,6 +30,8 @@ def inspect(
         from litehrnet_stage2.runtime import Bundle
 
         opened = Bundle.open(bundle)
+        for file in opened.manifest.files:
+            opened.read(file)  # what is shown below is of these bytes, or not at all
         function = opened.function()
         console.write_json(opened.manifest, json)
     if str(json) == "-":

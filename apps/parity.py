@@ -38,12 +38,12 @@ def parity(
     ] = None,
     threads: Annotated[int, typer.Option(help="Threads of each runtime.")] = 1,
     device: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="Where to run: emulated:cortex-a76 (or neoverse-n1, cortex-a72, i8mm), ssh:user@host[:port], "
             "adb[:serial], or local for the native runner here. Default: this Python."
         ),
-    ] = "",
+    ] = None,
     json: console.JsonFile = None,
     verbose: console.Verbose = False,
 ) -> None:
@@ -78,7 +78,7 @@ def check_bundle(
     runtimes: list[str] | None,
     inputs: Path | None,
     threads: int,
-    device: str = "",
+    device: str | None = None,
     progress: console.Progress,
 ) -> list[Checked]:
     """Check each runtime in turn; without a choice, golden and those whose artifact computes its function.
@@ -93,7 +93,7 @@ def check_bundle(
 
     opened = Bundle.open(folder)
     chosen = runtimes is not None
-    if runtimes is None and device:
+    if runtimes is None and device is not None:
         runtimes = [name for name, entry in DEVICE_RUNTIMES.items() if entry.target in opened.manifest.artifacts]
     elif runtimes is None:
         runtimes = default_runtimes(opened.manifest.artifacts, progress)
@@ -108,7 +108,7 @@ def check_bundle(
         progress("evaluating the golden codes")
         unsnapped = load_features(inputs, opened.manifest.input.shape[1])
         due = expected(opened.function(), unsnapped)
-    if device:
+    if device is not None:
         return _check_on_device(
             device, opened, runtimes, due or golden, unsnapped, chosen=chosen, threads=threads, progress=progress
         )

@@ -13,10 +13,16 @@ from litehrnet_stage2.apps import console
 def report(
     results: Annotated[list[Path], typer.Argument(help="Files that `stage2 bench --json` wrote.", metavar="RESULT...")],
     html: Annotated[
-        Path | None, typer.Option("--html", help="Write a self-contained page here; `-` is standard output.")
+        Path | None,
+        typer.Option(
+            "--html", callback=console.writable, help="Write a self-contained page here; `-` is standard output."
+        ),
     ] = None,
     markdown: Annotated[
-        Path | None, typer.Option("--markdown", help="Write the tables as Markdown here; `-` is standard output.")
+        Path | None,
+        typer.Option(
+            "--markdown", callback=console.writable, help="Write the tables as Markdown here; `-` is standard output."
+        ),
     ] = None,
     verbose: console.Verbose = False,
 ) -> None:

@@ -67,7 +67,10 @@ def write_bundle(
     deployment = Deployment(height=features.shape[2], width=features.shape[3], coreml_target=coreml_target)
     check_replaceable(out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(out)) from error
     try:
         manifest = _fill(folder, function, proof, features, float_network, deployment, targets, progress)
         folder.chmod(0o755)

@@ -70,8 +70,7 @@ class Peer:
         except ImportError as error:
             extra = "peers" if self.group == "litert" else "convert"
             raise PeerUnavailableError(
-                f"{self.file} cannot be built ({error}): `pip install 'litehrnet-stage2[{extra}]'`, "
-                f"or run without `{self.group}`"
+                f"{self.file} cannot be built ({error}): `pip install -e '.[{extra}]'`, or run without `{self.group}`"
             ) from error
         return cast(Build, getattr(module, self.build))
 

@@ -1,7 +1,7 @@
 """Freezing: from a calibrated or fine-tuned QATStage2 to the integer function, with its proof.
 
 Weights become int8, biases land on the grid of their accumulator, and each scale on which runtimes could
-disagree is nudged by parts in a million until they provably do not.
+disagree is nudged, by 2 parts in a million at a time, until they provably do not.
 """
 
 from __future__ import annotations

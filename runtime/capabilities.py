@@ -124,4 +124,4 @@ def _timing() -> Iterator[Capability]:
 
 def install(extra: str) -> str:
     """The command that adds an extra."""
-    return f"pip install 'litehrnet-stage2[{extra}]'"
+    return f"pip install -e '.[{extra}]'"

@@ -111,7 +111,7 @@ def _bindings() -> ModuleType:
         from executorch.extension.pybindings import _C
     except ImportError as error:
         raise RuntimeUnavailableError(
-            f"ExecuTorch cannot be imported ({error}): install it with `pip install 'litehrnet-stage2[convert]'`"
+            f"ExecuTorch cannot be imported ({error}): install it with `pip install -e '.[convert]'`"
         ) from error
     bindings: ModuleType = _C
     return bindings

@@ -71,7 +71,7 @@ def _interpreter() -> ModuleType:
         from ai_edge_litert import interpreter
     except ImportError as error:
         raise RuntimeUnavailableError(
-            f"LiteRT cannot be imported ({error}): install it with `pip install 'litehrnet-stage2[peers]'`"
+            f"LiteRT cannot be imported ({error}): install it with `pip install -e '.[peers]'`"
         ) from error
     module: ModuleType = interpreter
     return module

@@ -88,9 +88,9 @@ def check_mac(command: str, instead: str) -> None:
     if (system := platform.system()) != "Darwin":
         raise RuntimeUnavailableError(
             f"Core ML itself needs a Mac with macOS 14 or later, and this is {system}: copy the bundle to one, "
-            f"install with `pip install 'litehrnet-stage2[convert]'`, and run `{command}` there; {instead}"
+            f"install with `pip install -e '.[convert]'`, and run `{command}` there; {instead}"
         )
     if importlib.util.find_spec("coremltools") is None:
         raise RuntimeUnavailableError(
-            "Core ML is reached through coremltools, which is missing: pip install 'litehrnet-stage2[convert]'"
+            "Core ML is reached through coremltools, which is missing: pip install -e '.[convert]'"
         )

@@ -23,7 +23,7 @@ def message_modules() -> tuple[ModuleType, ModuleType]:
     found = importlib.util.find_spec("coremltools")
     if found is None or not found.submodule_search_locations:
         raise ModuleNotFoundError(
-            "reading a Core ML program needs coremltools: pip install 'litehrnet-stage2[convert]'", name="coremltools"
+            "reading a Core ML program needs coremltools: pip install -e '.[convert]'", name="coremltools"
         )
     if _NAME not in sys.modules:
         package = ModuleType(_NAME)

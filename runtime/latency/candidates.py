@@ -37,7 +37,7 @@ def bundle_candidates(bundle: Bundle, *, runtimes: Sequence[str] | None, threads
 
     Raises:
         ValueError: an unknown runtime, a thread count below 1, or a bundle with nothing that can be timed.
-        BundleError: the bundle has no artifact for a runtime asked for.
+        BundleError: the bundle has no artifact for a runtime asked for, or one that was changed or cut short.
     """
     if runtimes is None:
         runtimes = [name for name, entry in BENCHABLE.items() if entry.target in bundle.manifest.artifacts]
@@ -51,6 +51,7 @@ def bundle_candidates(bundle: Bundle, *, runtimes: Sequence[str] | None, threads
     for name in dict.fromkeys(runtimes):
         entry = BENCHABLE[name]
         artifact = bundle.artifact(entry.target)
+        bundle.read(artifact)  # so that a damaged one is refused before anything is timed
         candidates += [
             Candidate(
                 name=name,

@@ -298,7 +298,7 @@ def read_result(path: Path) -> Result:
     except ValueError as error:
         raise ResultError(f"{path} is not JSON ({error}): give files that `stage2 bench --json` wrote") from error
     version = values.get("schema_version") if isinstance(values, dict) else None
-    if isinstance(version, int) and 0 < version < SCHEMA_VERSION:
+    if isinstance(version, int) and 0 < version < SCHEMA_VERSION and "runs" in values:
         raise ResultError(
             f"{path} is of schema version {version}, and this reads {SCHEMA_VERSION}: run the benchmark again"
         )

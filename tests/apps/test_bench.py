@@ -70,11 +70,22 @@ def test_bench_compares_with_peers_of_the_same_weights(
         assert ratio["ratio"]["low"] <= ratio["ratio"]["value"] <= ratio["ratio"]["high"]
 
 
-def test_an_artifact_that_cannot_be_timed_ends_with_status_1(damaged: Path) -> None:
+def test_a_damaged_artifact_is_refused_before_anything_is_timed(damaged: Path, errors: io.StringIO) -> None:
     (damaged / "stage2.onnx").write_bytes(b"cut short")
-    status, said = bench(damaged, "--tier", "quick", "--runtime", "onnxruntime")
-    assert status == 1
-    assert "has SHA-256" in said
+    status, _ = bench(damaged, "--tier", "quick", "--runtime", "onnxruntime")
+    assert status == 2
+    assert "is 9 bytes, the manifest says" in errors.getvalue()
+    assert "round" not in errors.getvalue()
+
+
+def test_where_the_result_goes_is_checked_before_anything_is_timed(
+    small_bundle: Path, tmp_path: Path, errors: io.StringIO
+) -> None:
+    for path, why in ((tmp_path / "missing" / "q.json", "there is no folder"), (tmp_path, "it is a folder")):
+        status, _ = bench(small_bundle, "--json", path)
+        assert status == 2
+        assert f"{path} cannot be written: {why}" in errors.getvalue()
+    assert "round" not in errors.getvalue()
 
 
 @pytest.mark.parametrize(

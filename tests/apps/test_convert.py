@@ -149,7 +149,7 @@ def test_features_that_cannot_be_used_say_why(array: NDArray[Any], message: str,
 def test_a_truncated_file_and_a_folder_are_no_features(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.zeros((1, 4, 2, 2), np.float32))
     (tmp_path / "cut.npy").write_bytes((tmp_path / "x.npy").read_bytes()[:-8])
-    with pytest.raises(ValueError, match=r"is no .npy array, or is cut short"):
+    with pytest.raises(ValueError, match=r"is no .npy array of numbers, or is cut short"):
         load_features(tmp_path / "cut.npy", 4)
     with pytest.raises(ValueError, match="no file"):
         load_features(tmp_path, 4)
@@ -157,5 +157,5 @@ def test_a_truncated_file_and_a_folder_are_no_features(tmp_path: Path) -> None:
 
 def test_an_archive_of_arrays_is_no_array(tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", x=np.zeros((1, 4, 2, 2), np.float32))
-    with pytest.raises(ValueError, match=r"must hold features of shape \[N,4,H,W\]"):
+    with pytest.raises(ValueError, match=r"is an .npz: give the one array in it"):
         load_features(tmp_path / "x.npz", 4)

@@ -38,7 +38,7 @@ def test_what_is_missing_comes_with_the_command_that_adds_it(monkeypatch: pytest
     missing = next(c for c in capabilities.capabilities() if c.group == "converter")
     assert not missing.ready
     assert missing.detail == "without no-such-package"
-    assert missing.remedy == "pip install 'litehrnet-stage2[convert]'"
+    assert missing.remedy == "pip install -e '.[convert]'"
 
 
 def test_doctor_prints_a_table_or_json(tmp_path: Path) -> None:

@@ -35,3 +35,10 @@ def test_a_changed_function_is_exit_2(stage2: Command, damaged: Path) -> None:
     done = stage2("inspect", damaged)
     assert done.returncode == 2
     assert "function.npz is 0 bytes" in done.stderr
+
+
+def test_a_damaged_artifact_is_not_shown_as_whole(damaged: Path, stage2) -> None:
+    (damaged / "stage2.pte").write_bytes(b"cut short")
+    done = stage2("inspect", damaged)
+    assert done.returncode == 2
+    assert "stage2.pte is 9 bytes, the manifest says" in done.stderr

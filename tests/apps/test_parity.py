@@ -101,3 +101,10 @@ def test_inputs_of_another_size_than_the_artifacts_are_exit_2(
     done = stage2("parity", small_bundle, "--runtime", "onnxruntime", "--inputs", tmp_path / "x.npy")
     assert done.returncode == 2
     assert "features must have shape [N,4,16,24], N >= 1, but have [1, 4, 8, 8]" in done.stderr
+
+
+def test_an_empty_device_is_not_this_machine(stage2: Command, small_bundle: Path) -> None:
+    """As a script has it whose variable is empty."""
+    done = stage2("parity", small_bundle, "--device", "")
+    assert done.returncode == 2
+    assert "unknown device '': the devices are local, " in done.stderr

@@ -49,6 +49,6 @@ def test_a_runtime_that_is_not_installed_says_what_to_install(
 def test_convert_without_torch_says_what_to_install(tmp_path: Path, python: Python) -> None:
     done = python(WITHOUT % (("torch",),) + STAGE2, "convert", "--out", tmp_path / "bundle")
     assert done.returncode == 2
-    assert "pip install 'litehrnet-stage2[" in " ".join(done.stderr.split())
+    assert "pip install -e '.[" in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.iterdir())
