@@ -301,5 +301,5 @@ def test_specification_that_does_not_add_up_is_refused(
 
 def test_missing_coremltools_names_what_to_install(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "coremltools", None)
-    with pytest.raises(ModuleNotFoundError, match=r"pip install 'litehrnet-stage2\[convert\]'"):
+    with pytest.raises(ModuleNotFoundError, match=r"pip install -e '.\[convert\]'"):
         Program.load(package)

@@ -182,7 +182,7 @@ def test_without_coremltools_the_runtime_says_what_to_install(
     apple_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "coremltools", None)
-    with pytest.raises(RuntimeUnavailableError, match=r"pip install 'litehrnet-stage2\[convert\]'"):
+    with pytest.raises(RuntimeUnavailableError, match=r"pip install -e '.\[convert\]'"):
         open_session(apple_bundle, "coreml-eval")
 
 
