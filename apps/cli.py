@@ -13,6 +13,7 @@ from litehrnet_stage2.apps.parity import parity
 from litehrnet_stage2.apps.qat.cli import register as register_qat
 from litehrnet_stage2.apps.report import report
 from litehrnet_stage2.apps.runner import runner
+from litehrnet_stage2.runtime.child import keep_children_safe
 
 app = typer.Typer(
     name="stage2",
@@ -31,4 +32,5 @@ register_qat(app)
 
 def main() -> None:
     """Entry point of the console script."""
+    keep_children_safe()
     app()

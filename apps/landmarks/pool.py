@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from litehrnet_stage2.apps.landmarks import photographs, scene
+from litehrnet_stage2.runtime.child import keep_children_safe
 
 _CHUNK = 64
 
@@ -40,6 +41,7 @@ def rendered(split: photographs.Split, *, count: int, seed: int, folder: Path, w
     stem = folder / f"{split}-{seed}-{count}"
     images, shapes = stem.with_suffix(".images.npy"), stem.with_suffix(".shapes.npy")
     if not shapes.exists():
+        keep_children_safe()
         folder.mkdir(parents=True, exist_ok=True)
         drawn = np.lib.format.open_memmap(images, "w+", np.uint8, (count, 3, scene.HEIGHT, scene.WIDTH))
         rows = np.empty((count, scene.MAX_SHAPES, 3), np.float32)

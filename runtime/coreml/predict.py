@@ -11,7 +11,6 @@ import dataclasses
 import json
 import signal
 import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,11 +22,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from litehrnet_stage2.reference.integer_function import OUTPUTS
+from litehrnet_stage2.runtime.child import PYTHON
 
 UNITS = {"cpu": "CPU_ONLY", "cpu+gpu": "CPU_AND_GPU", "cpu+ne": "CPU_AND_NE", "all": "ALL"}
 """The sets of compute units, and what coremltools calls them; `cpu` is the one to compare first."""
 
-WORKER = (sys.executable, "-m", "litehrnet_stage2.runtime.coreml.predict_worker")
+WORKER = (*PYTHON, "-m", "litehrnet_stage2.runtime.coreml.predict_worker")
 LONGEST_S = 300.0
 INPUTS_FILE, OUTPUTS_FILE = "features.npy", "outputs.npz"
 

@@ -7,13 +7,13 @@ import importlib.util
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from litehrnet_stage2.runtime.child import PYTHON
 from litehrnet_stage2.runtime.devices.errors import DeviceError, MissingToolError
 
 Progress = Callable[[str], None]
@@ -100,7 +100,7 @@ class Wheel:
             with tempfile.TemporaryDirectory() as temporary:
                 requirements = Path(temporary, "requirements.txt")
                 requirements.write_text(f"{self.name}=={self.version} --hash=sha256:{self.sha256}\n")
-                pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
+                pip = [*PYTHON, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
                 pip += ["--no-deps", "--only-binary=:all:", "--require-hashes", "--platform", self.platform]
                 pip += ["--implementation", "cp", "--python-version", "3.11", "--dest", temporary]
                 call([*pip, "-r", requirements], doing=f"fetching {self.name}=={self.version} with pip")

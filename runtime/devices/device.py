@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Any, Self, TypedDict, Unpack
 import numpy as np
 import numpy.typing as npt
 
+from litehrnet_stage2.runtime.child import PYTHON
 from litehrnet_stage2.runtime.devices.cache import Progress, cache_root, silent
 from litehrnet_stage2.runtime.devices.emulation import (
     ONNXRUNTIME,
@@ -352,4 +352,4 @@ class EmulatedDevice(Device):
 
 def local_device(*, cache_dir: Path | None = None, progress: Progress = silent) -> Device:
     """This machine, with the interpreter that runs this for `.onnx` files."""
-    return Device("local", LocalTransport(), python=[sys.executable], cache_dir=cache_dir, progress=progress)
+    return Device("local", LocalTransport(), python=PYTHON, cache_dir=cache_dir, progress=progress)

@@ -111,8 +111,7 @@ class ArmPython:
             "--library-path",
             libraries,
             str(self.root / "usr" / "bin" / "python3.11"),
-            "-s",
-            "-B",
+            *("-s", "-B", "-P"),
         ]
 
     def env(self) -> dict[str, str]:

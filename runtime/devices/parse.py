@@ -44,7 +44,7 @@ def parse_device(text: str, *, cache_dir: Path | None = None, progress: Progress
         if match is None or (port is not None and not 0 < port < 65536):
             raise ValueError(f"{text!r} names no ssh host: the form is ssh:[USER@]HOST[:PORT], as ssh:pi@board:22")
         ssh = SshTransport(host=match["host"].strip("[]"), user=match["user"], port=port)
-        return Device(text, ssh, python=["python3"], cache_dir=cache_dir, progress=progress)
+        return Device(text, ssh, python=["env", "PYTHONSAFEPATH=1", "python3"], cache_dir=cache_dir, progress=progress)
     if kind == "adb" and (rest or not colon):
         adb = AdbTransport(serial=rest or None)
         return Device(text, adb, default_to_big_cores=True, cache_dir=cache_dir, progress=progress)

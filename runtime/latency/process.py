@@ -7,12 +7,12 @@ import dataclasses
 import json
 import os
 import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Iterator
 from typing import IO, Any
 
+from litehrnet_stage2.runtime.child import PYTHON
 from litehrnet_stage2.runtime.latency.worker import Request
 
 WORKER = "litehrnet_stage2.runtime.latency.worker"
@@ -24,7 +24,7 @@ def worker_process(request: Request, *, longest_s: float) -> Iterator[WorkerProc
     with (
         tempfile.TemporaryFile(mode="w+", errors="replace") as said,
         subprocess.Popen(
-            [sys.executable, "-m", WORKER],
+            [*PYTHON, "-m", WORKER],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=said,
