@@ -12,7 +12,6 @@ from safetensors.torch import load_file, save
 
 from litehrnet_stage2.reference.config import Stage2Config
 from litehrnet_stage2.reference.qat import QATStage2
-from litehrnet_stage2.reference.quantizers import Mode, set_mode
 from litehrnet_stage2.reference.stage2 import Stage2
 
 SCHEMA_VERSION = 1
@@ -69,6 +68,4 @@ def load_checkpoint(path: Path) -> Stage2:
     except RuntimeError as error:
         reason = " ".join(str(error).split())
         raise CheckpointError(f"{path} does not hold the weights of its config: {reason[:300]}") from error
-    if isinstance(model, QATStage2):
-        set_mode(model, Mode.FAKE_QUANTIZE)
     return model.eval()

@@ -20,10 +20,10 @@ from litehrnet_stage2.reference.stage2 import Add, ConvBNSiLU, Stage2, UpProject
 
 
 class QATStage2(Stage2):
-    """Stage2 with quantisers in its activations and weights; starts in `Mode.FLOAT`.
+    """Stage2 with quantisers in its activations and weights; starts in `Mode.FLOAT`, and rounds once calibrated.
 
     An ordinary `nn.Module`: put it where the float Stage2 was, train it with any loop. Same shapes as
-    `Stage2`. Its `state_dict` keys do not depend on the mode.
+    `Stage2`. Its `state_dict` keys do not depend on the mode; loading that of a calibrated network makes it round.
     """
 
     def __init__(self, config: Stage2Config | None = None) -> None:
@@ -33,7 +33,16 @@ class QATStage2(Stage2):
 
     @classmethod
     def from_float(cls, stage2: Stage2) -> QATStage2:
-        """The quantisation-aware network that computes, in `Mode.FLOAT`, what `stage2.eval()` computes."""
+        """The quantisation-aware network that computes, in `Mode.FLOAT`, what `stage2.eval()` computes.
+
+        Raises:
+            ValueError: `stage2` is quantisation-aware already.
+        """
+        if isinstance(stage2, QATStage2):
+            raise ValueError(
+                "`from_float` was given a QATStage2, which is quantisation-aware already: use it as it is, or give the "
+                "float Stage2 that it came from"
+            )
         qat = cls(stage2.config)
         _copy_leaves(stage2, qat)
         return qat

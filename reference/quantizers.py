@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from litehrnet_stage2.reference.integer_function import QMAX, QMIN
 
 WEIGHT_QMAX = 127  # weights are symmetric, in [-127, 127]
-SMALLEST_SCALE = 2.0**-20  # of a tensor that is constant zero: any positive scale will do
+ZERO_SCALE = 2.0**-20  # of a tensor or weight channel that is constantly zero: any positive scale will do
+_SMALLEST_NORMAL = torch.finfo(torch.float32).tiny  # a scale below it has no finite inverse
 
 
 class Mode(enum.Enum):
@@ -36,8 +37,9 @@ class ActivationQuantizer(nn.Module):
     Attributes:
         scale: float32 `[]`, a parameter that by default requires no gradient.
         zero_point: int32 `[]`, the code of zero.
-        low, high: float32 `[]`, the range seen so far.
-        mode: see `Mode`; not part of the state.
+        low, high: float32 `[]`, the range seen so far, zero included; `inf` and `-inf` before anything is seen.
+        mode: see `Mode`; not part of the state. After `load_state_dict` it follows the range: `Mode.FAKE_QUANTIZE`
+            if that is known, `Mode.FLOAT` if not.
         bypassed: whether values pass unrounded whatever the mode, for a target that keeps this tensor in
             float; not part of the state.
         momentum: weight of the newest batch in `Mode.ADAPT`.
@@ -52,17 +54,23 @@ class ActivationQuantizer(nn.Module):
         super().__init__()
         self.scale = nn.Parameter(torch.tensor(1 / 128), requires_grad=False)
         self.register_buffer("zero_point", torch.tensor(0, dtype=torch.int32))
-        self.register_buffer("low", torch.tensor(0.0))
-        self.register_buffer("high", torch.tensor(0.0))
+        self.register_buffer("low", torch.tensor(math.inf))
+        self.register_buffer("high", torch.tensor(-math.inf))
         self.mode = Mode.FLOAT
         self.bypassed = False
         self.momentum = momentum
+        self.register_load_state_dict_post_hook(_follow_range)  # type: ignore[no-untyped-call]
 
     def forward(self, x: Tensor) -> Tensor:
         """Observe and round `x`, any shape, as the mode says."""
         if self.mode in (Mode.CALIBRATE, Mode.ADAPT):
             self._observe(x.detach())
         return self.round(x) if self.quantizes else x
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether the range is known; that of a tensor which is constantly zero is `[0, 0]`."""
+        return bool(self.low <= self.high)
 
     @property
     def quantizes(self) -> bool:
@@ -93,7 +101,9 @@ class ActivationQuantizer(nn.Module):
                 "check the features and the checkpoint for NaN and infinities"
             )
         low, high = min(low, 0.0), max(high, 0.0)
-        scale = max((high - low) / (QMAX - QMIN), SMALLEST_SCALE)
+        scale = (high - low) / (QMAX - QMIN)
+        if scale < _SMALLEST_NORMAL:
+            scale = ZERO_SCALE
         self.low.fill_(low)
         self.high.fill_(high)
         self.scale.fill_(scale)
@@ -102,18 +112,15 @@ class ActivationQuantizer(nn.Module):
     @torch.no_grad()
     def forget(self) -> None:
         """Forget the range seen; the next one observed takes its place."""
-        self.low.zero_()
-        self.high.zero_()
+        self.low.fill_(math.inf)
+        self.high.fill_(-math.inf)
 
     @torch.no_grad()
     def _observe(self, x: Tensor) -> None:
         low, high = torch.aminmax(x)
-        seen = bool(self.low < self.high)
-        if not seen:
-            pass
-        elif self.mode is Mode.CALIBRATE:
+        if self.mode is Mode.CALIBRATE:
             low, high = torch.minimum(low, self.low), torch.maximum(high, self.high)
-        else:
+        elif self.calibrated:
             low, high = torch.lerp(self.low, low, self.momentum), torch.lerp(self.high, high, self.momentum)
         self.set_range(float(low), float(high))
 
@@ -128,15 +135,36 @@ class WeightQuantizer(nn.Module):
         return torch.fake_quantize_per_channel_affine(weight, scale, zero_point, 0, -WEIGHT_QMAX, WEIGHT_QMAX)
 
     def scale(self, weight: Tensor) -> Tensor:
-        """`max|w| / 127` of each output channel: float32 `[O]`."""
-        return weight.detach().abs().amax(dim=(1, 2, 3)).div(WEIGHT_QMAX).clamp_min(SMALLEST_SCALE)
+        """`max|w| / 127` of each output channel, `ZERO_SCALE` where all is zero: float32 `[O]`."""
+        scale = weight.detach().abs().amax(dim=(1, 2, 3)).div(WEIGHT_QMAX)
+        return scale.masked_fill(scale < _SMALLEST_NORMAL, ZERO_SCALE)
+
+
+def _follow_range(quantizer: nn.Module, _: object) -> None:
+    assert isinstance(quantizer, ActivationQuantizer)
+    quantizer.mode = Mode.FAKE_QUANTIZE if quantizer.calibrated else Mode.FLOAT
 
 
 def set_mode(model: nn.Module, mode: Mode) -> None:
-    """Put every activation quantiser of `model` into a mode."""
-    for module in model.modules():
-        if isinstance(module, ActivationQuantizer):
-            module.mode = mode
+    """Put every activation quantiser of `model` into a mode.
+
+    Raises:
+        ValueError: `Mode.FAKE_QUANTIZE`, and a range is not known.
+    """
+    quantizers = {name: module for name, module in model.named_modules() if isinstance(module, ActivationQuantizer)}
+    if mode is Mode.FAKE_QUANTIZE and (unknown := [name for name, q in quantizers.items() if not q.calibrated]):
+        raise ValueError(f"the range of `{unknown[0]}` is not known: call `calibrate(features)` before it is rounded")
+    for quantizer in quantizers.values():
+        quantizer.mode = mode
+
+
+@torch.no_grad()
+def keep_scales_positive(model: nn.Module) -> None:
+    """Keep learned scales of `model` above a thousandth of what their range asks for: call it after each step."""
+    for quantizer in model.modules():
+        if isinstance(quantizer, ActivationQuantizer) and quantizer.scale.requires_grad:
+            least = float(quantizer.high - quantizer.low) / (QMAX - QMIN) / 1000
+            quantizer.scale.clamp_(min=max(least, float(_SMALLEST_NORMAL)))
 
 
 def learn_step_sizes(model: nn.Module) -> list[nn.Parameter]:

@@ -38,7 +38,7 @@ from litehrnet_stage2.reference import golden
 from litehrnet_stage2.reference.checkpoint import save_checkpoint
 from litehrnet_stage2.reference.freeze import freeze
 from litehrnet_stage2.reference.qat import QATStage2
-from litehrnet_stage2.reference.quantizers import SMALLEST_SCALE, learn_step_sizes
+from litehrnet_stage2.reference.quantizers import keep_scales_positive, learn_step_sizes
 from litehrnet_stage2.reference.stage2 import Stage2
 
 
@@ -164,7 +164,7 @@ def fine_tune(
             first_loss = value if step == 0 else first_loss
             _check_loss(value, norm_value, first_loss, config, step, checkpoints)
             optimizer.step()
-            _keep_scales_positive(student)
+            keep_scales_positive(student)
             _update_average(average, student, min(config.ema_decay, (1 + step) / (10 + step)))
 
             if log:
@@ -255,13 +255,6 @@ def _serves_eighth(name: str) -> bool:
 def _in_parts(model: torch.nn.Module, features: Tensor) -> tuple[Tensor, Tensor]:
     parts = [model(part) for part in features.split(8)]
     return torch.cat([y1 for y1, _ in parts]), torch.cat([y2 for _, y2 in parts])
-
-
-@torch.no_grad()
-def _keep_scales_positive(student: QATStage2) -> None:
-    for name, parameter in student.named_parameters():
-        if name.endswith("scale") and parameter.requires_grad:
-            parameter.clamp_(min=SMALLEST_SCALE)
 
 
 @torch.no_grad()

@@ -15,6 +15,7 @@ from litehrnet_stage2.reference.quantizers import (
     ActivationQuantizer,
     Mode,
     WeightQuantizer,
+    keep_scales_positive,
     learn_step_sizes,
     set_mode,
 )
@@ -181,3 +182,44 @@ def test_an_ordinary_training_loop_lowers_the_loss(calibrated: QATStage2) -> Non
         optimizer.step()
         losses.append(float(loss.detach()))
     assert losses[-1] < 0.8 * losses[0]
+
+
+def test_a_quantisation_aware_network_is_not_taken_for_a_float_one(calibrated: QATStage2) -> None:
+    """Its weights would have been left at random."""
+    with pytest.raises(ValueError, match=r"`from_float` was given a QATStage2, .* give the float Stage2"):
+        QATStage2.from_float(calibrated)
+
+
+def test_a_network_rounds_after_loading_the_state_of_a_calibrated_one(calibrated: QATStage2) -> None:
+    loaded = QATStage2(calibrated.config)
+    loaded.load_state_dict(calibrated.state_dict())
+    x = torch.randn(1, 4, 16, 16)
+    with torch.no_grad():
+        assert all(torch.equal(a, b) for a, b in zip(loaded(x), calibrated(x), strict=True))
+    loaded.load_state_dict(QATStage2(calibrated.config).state_dict())
+    assert {m.mode for m in loaded.modules() if isinstance(m, ActivationQuantizer)} == {Mode.FLOAT}
+
+
+def test_nothing_is_rounded_with_a_range_that_was_never_set() -> None:
+    with pytest.raises(ValueError, match=r"is not known: call `calibrate\(features\)`"):
+        set_mode(QATStage2(), Mode.FAKE_QUANTIZE)
+
+
+def test_a_tensor_that_is_constantly_zero_has_a_range() -> None:
+    quantizer = ActivationQuantizer()
+    assert not quantizer.calibrated
+    quantizer.mode = Mode.CALIBRATE
+    quantizer(torch.zeros(3))
+    assert quantizer.calibrated
+    assert quantizer.scale > 0
+    assert not quantizer.round(torch.zeros(3)).any()
+    quantizer.forget()
+    assert not quantizer.calibrated
+
+
+def test_learned_scales_stay_positive(calibrated: QATStage2) -> None:
+    with torch.no_grad():
+        for scale in learn_step_sizes(calibrated):
+            scale.fill_(-1.0)
+    keep_scales_positive(calibrated)
+    assert all(module.scale > 0 for module in calibrated.modules() if isinstance(module, ActivationQuantizer))
