@@ -18,6 +18,9 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from litehrnet_stage2.reference.errors import Stage2Error
+from litehrnet_stage2.reference.files import write_whole, written_in_place
+
 out = Console()
 """Results, on standard output."""
 
@@ -33,12 +36,15 @@ def writable(path: Path | None) -> Path | None:
     """Check, before the work, that a file can be written, and exit with status 2 if not: a callback of options."""
     if path is None or str(path) == "-":
         return path
-    folder = path.absolute().parent
+    in_place = written_in_place(path)
+    folder = path.resolve().parent
     why = None
-    if not folder.is_dir():
-        why = f"there is no folder {path.parent}"
-    elif path.is_dir():
+    if path.is_dir():
         why = "it is a folder"
+    elif in_place:
+        why = None if os.access(path, os.W_OK) else "it is not there, or read-only"
+    elif not folder.is_dir():
+        why = f"there is no folder {path.parent}"
     elif not os.access(folder, os.W_OK):
         why = f"the folder {path.parent} is read-only"
     if why is not None:
@@ -98,14 +104,7 @@ def write_text(text: str, path: Path) -> None:
     if str(path) == "-":
         sys.stdout.write(text)
         return
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        beside.write_text(text, encoding="utf-8")
-        beside.replace(path)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error
-    finally:
-        beside.unlink(missing_ok=True)
+    write_whole(path, text.encode())
 
 
 def _print_error(sentence: str) -> None:
@@ -118,10 +117,10 @@ def _is_mistake(error: Exception) -> bool:
 
     One that is raised in C counts as raised by its caller.
     """
-    if isinstance(error, ValueError):
+    if isinstance(error, ValueError) and not isinstance(error, Stage2Error):
         frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
         return str(frames[-1].f_globals.get("__name__")).startswith("litehrnet_stage2.")
-    return type(error).__module__.startswith("litehrnet_stage2.") or isinstance(error, (OSError, ImportError))
+    return isinstance(error, (Stage2Error, OSError, ImportError))
 
 
 def _sentence(error: Exception) -> str:

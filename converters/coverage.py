@@ -6,10 +6,11 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from litehrnet_stage2.reference.errors import Stage2Error
 from litehrnet_stage2.reference.integer_function import Add, Conv, IntegerFunction, Resize, SiLU
 
 
-class CoverageError(RuntimeError):
+class CoverageError(Stage2Error):
     """A converter left an operator in float, or outside of its delegate, that the contract has in int8."""
 
 

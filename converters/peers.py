@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, TypeAlias, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from litehrnet_stage2.reference.errors import Stage2Error
 from litehrnet_stage2.reference.integer_function import Conv, IntegerFunction
 from litehrnet_stage2.reference.manifest import FUNCTION, GOLDEN
 from litehrnet_stage2.runtime.bundle import Bundle
@@ -33,7 +34,7 @@ Build: TypeAlias = "Callable[[IntegerFunction, NDArray[np.float32], Path], None]
 WEIGHTS = "the bundle's own: every peer has its int8 weights and biases, dequantised"
 
 
-class PeerUnavailableError(RuntimeError):
+class PeerUnavailableError(Stage2Error):
     """A package that builds a peer is missing; the message says which."""
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from litehrnet_stage2.reference.config import Stage2Config
+from litehrnet_stage2.reference.errors import InputError
+from litehrnet_stage2.reference.files import write_whole
 from litehrnet_stage2.reference.qat import QATStage2
 from litehrnet_stage2.reference.stage2 import Stage2
 
@@ -18,7 +19,7 @@ SCHEMA_VERSION = 1
 _KINDS: dict[str, type[Stage2]] = {"float": Stage2, "qat": QATStage2}
 
 
-class CheckpointError(ValueError):
+class CheckpointError(InputError):
     """A checkpoint is missing, damaged, or of something else."""
 
 
@@ -26,14 +27,8 @@ def save_checkpoint(model: Stage2, path: Path) -> None:
     """Write `path` (`.safetensors`) and its `.json`; each appears whole or not at all."""
     kind = "qat" if isinstance(model, QATStage2) else "float"
     card = {"schema_version": SCHEMA_VERSION, "kind": kind, "config": dataclasses.asdict(model.config)}
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        beside.write_bytes(save({name: tensor.contiguous() for name, tensor in model.state_dict().items()}))
-        beside.replace(path)
-        beside.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
-        beside.replace(path.with_suffix(".json"))
-    finally:
-        beside.unlink(missing_ok=True)
+    write_whole(path, save({name: tensor.contiguous() for name, tensor in model.state_dict().items()}))
+    write_whole(path.with_suffix(".json"), (json.dumps(card, indent=2) + "\n").encode())
 
 
 def load_checkpoint(path: Path) -> Stage2:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from litehrnet_stage2.reference import arithmetic
+from litehrnet_stage2.reference.errors import InputError
 from litehrnet_stage2.reference.integer_function import (
     INPUT,
     SIGMOID_SCALE,
@@ -47,7 +48,7 @@ LARGEST_ACCUMULATOR = 2**24  # what float32 still counts by ones: the Core ML pr
 LARGEST_BIAS = 2**22  # what comes back from float32 as the same integer, however a converter divides
 
 
-class FreezeError(ValueError):
+class FreezeError(InputError):
     """The network cannot be frozen so that every runtime computes the same codes."""
 
 

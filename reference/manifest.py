@@ -10,13 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from litehrnet_stage2.reference.errors import InputError
+
 SCHEMA_VERSION = 1
 FILE_NAME = "manifest.json"
 FUNCTION = "function.npz"
 GOLDEN = "golden.npz"
 
 
-class BundleError(ValueError):
+class BundleError(InputError):
     """A bundle is not what its manifest says, or not one at all."""
 
 

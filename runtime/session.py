@@ -11,17 +11,18 @@ from typing import cast
 
 import numpy as np
 
+from litehrnet_stage2.reference.errors import Stage2Error
 from litehrnet_stage2.reference.integer_function import OUTPUTS, Quantization
 from litehrnet_stage2.reference.manifest import TensorSpec
 from litehrnet_stage2.runtime.bundle import Bundle
 from litehrnet_stage2.runtime.program import Array, Codes, CodesProgram, Float, Program
 
 
-class RuntimeUnavailableError(RuntimeError):
+class RuntimeUnavailableError(Stage2Error):
     """A runtime is not installed here; the message says what to install."""
 
 
-class OutputError(RuntimeError):
+class OutputError(Stage2Error):
     """A runtime returned something that is not the function's output at all."""
 
 

@@ -7,6 +7,7 @@ gamma and gain.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from litehrnet_stage2.apps.landmarks import photographs, scene
+from litehrnet_stage2.reference.files import write_whole
 from litehrnet_stage2.runtime.child import keep_children_safe
 
 _CHUNK = 64
@@ -52,10 +54,9 @@ def rendered(split: photographs.Split, *, count: int, seed: int, folder: Path, w
                 drawn[start : start + len(pixels)] = pixels
                 rows[start : start + len(pixels)] = where
         drawn.flush()
-        partial = shapes.with_suffix(".partial")
-        with partial.open("wb") as file:
-            np.save(file, rows)
-        partial.rename(shapes)  # last: its presence says that the pool is whole
+        whole = io.BytesIO()
+        np.save(whole, rows)
+        write_whole(shapes, whole.getvalue())  # last: its presence says that the pool is whole
     return Pool(np.load(images, mmap_mode="r"), np.load(shapes))
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,8 @@ from typing import Any
 
 from safetensors.torch import load, save
 from torch import Tensor
+
+from litehrnet_stage2.reference.files import write_whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +44,8 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int) -> None
     payload = save({name: tensor.contiguous() for name, tensor in checkpoint.tensors.items()})
     stem = folder / f"step-{checkpoint.step:08d}"
     note = {"step": checkpoint.step, "sha256": hashlib.sha256(payload).hexdigest(), "facts": checkpoint.facts}
-    write_atomically(stem.with_suffix(".safetensors"), payload)
-    write_atomically(stem.with_suffix(".json"), json.dumps(note, indent=1).encode())
+    write_whole(stem.with_suffix(".safetensors"), payload)
+    write_whole(stem.with_suffix(".json"), json.dumps(note, indent=1).encode())
     for old in _notes(folder)[keep:]:
         old.unlink()
         old.with_suffix(".safetensors").unlink(missing_ok=True)
@@ -61,24 +62,6 @@ def newest_checkpoint(folder: Path) -> Checkpoint | None:
         if hashlib.sha256(payload).hexdigest() == note["sha256"]:
             return Checkpoint(step=note["step"], tensors=load(payload), facts=note["facts"])
     return None
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that `path` holds all of `content` or what it held before.
-
-    Raises:
-        OSError: as from any write; no partial file is left behind.
-    """
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError:
-        partial.unlink(missing_ok=True)
-        raise
 
 
 def _notes(folder: Path) -> list[Path]:

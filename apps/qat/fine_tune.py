@@ -26,7 +26,6 @@ from torch import Tensor
 from litehrnet_stage2.apps.qat.checkpoint import (
     Checkpoint,
     newest_checkpoint,
-    write_atomically,
     write_checkpoint,
 )
 from litehrnet_stage2.apps.qat.config import QatConfig
@@ -36,13 +35,15 @@ from litehrnet_stage2.apps.qat.ranges import MovingRanges, calibrate
 from litehrnet_stage2.apps.qat.ranks import Ranks
 from litehrnet_stage2.reference import golden
 from litehrnet_stage2.reference.checkpoint import save_checkpoint
+from litehrnet_stage2.reference.errors import Stage2Error
+from litehrnet_stage2.reference.files import write_whole
 from litehrnet_stage2.reference.freeze import freeze
 from litehrnet_stage2.reference.qat import QATStage2
 from litehrnet_stage2.reference.quantizers import keep_scales_positive, learn_step_sizes
 from litehrnet_stage2.reference.stage2 import Stage2
 
 
-class QatError(RuntimeError):
+class QatError(Stage2Error):
     """Training stopped early, for a reason it states; the checkpoints written before are whole."""
 
 
@@ -207,7 +208,7 @@ def fine_tune(
             torch=torch.__version__,
             config=config,
         )
-        write_atomically(out / "summary.json", (json.dumps(dataclasses.asdict(summary), indent=2) + "\n").encode())
+        write_whole(out / "summary.json", (json.dumps(dataclasses.asdict(summary), indent=2) + "\n").encode())
     return summary
 
 

@@ -21,6 +21,7 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
+from litehrnet_stage2.reference.errors import Stage2Error
 from litehrnet_stage2.reference.integer_function import OUTPUTS
 from litehrnet_stage2.runtime.child import PYTHON
 
@@ -32,7 +33,7 @@ LONGEST_S = 300.0
 INPUTS_FILE, OUTPUTS_FILE = "features.npy", "outputs.npz"
 
 
-class PredictionError(RuntimeError):
+class PredictionError(Stage2Error):
     """Core ML gave no outputs on a set of compute units, which the message names."""
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from litehrnet_stage2.reference.errors import Stage2Error
 
-class DeviceError(RuntimeError):
+
+class DeviceError(Stage2Error):
     """A device cannot be reached, or did not do what it was told; the message says what to do."""
 
 

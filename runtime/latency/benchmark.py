@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from litehrnet_stage2.reference.errors import Stage2Error
 from litehrnet_stage2.runtime.bundle import Bundle
 from litehrnet_stage2.runtime.latency import environment, plan, statistics
 from litehrnet_stage2.runtime.latency.plan import Candidate
@@ -35,7 +36,7 @@ WORKER_LONGEST_S = 600.0
 """A process that takes longer for a reply is ended."""
 
 
-class BenchmarkError(RuntimeError):
+class BenchmarkError(Stage2Error):
     """A worker process that had to answer ended without."""
 
 

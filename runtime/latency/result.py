@@ -16,13 +16,14 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from litehrnet_stage2.reference.errors import InputError
 from litehrnet_stage2.runtime.devices.facts import DeviceFacts
 from litehrnet_stage2.runtime.parity import OutputParity
 
 SCHEMA_VERSION = 2
 
 
-class ResultError(ValueError):
+class ResultError(InputError):
     """A file is not the result of a benchmark, or of another version."""
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from litehrnet_stage2.apps.qat.checkpoint import Checkpoint, newest_checkpoint, write_atomically, write_checkpoint
+from litehrnet_stage2.apps.qat.checkpoint import Checkpoint, newest_checkpoint, write_checkpoint
 
 
 def _write(folder: Path, step: int, keep: int = 3) -> None:
@@ -49,12 +49,3 @@ def test_a_damaged_newest_checkpoint_is_passed_over(tmp_path: Path, damage: str)
     found = newest_checkpoint(tmp_path)
     assert found is not None
     assert found.step == 1
-
-
-def test_a_failed_write_leaves_the_old_content(tmp_path: Path) -> None:
-    target = tmp_path / "file"
-    write_atomically(target, b"old")
-    (tmp_path / "file.partial").mkdir()  # the write cannot even open its partial file
-    with pytest.raises(OSError, match="partial"):
-        write_atomically(target, b"new")
-    assert target.read_bytes() == b"old"
