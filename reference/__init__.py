@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
+
+from litehrnet_stage2.reference.lazy import importer
 
 if TYPE_CHECKING:
     from litehrnet_stage2.reference.checkpoint import load_checkpoint, save_checkpoint
@@ -39,8 +40,4 @@ __all__ = [  # resolved by __getattr__
     "set_mode",
 ]
 
-
-def __getattr__(name: str) -> object:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+__getattr__ = importer(__name__, _HOME)

@@ -1,17 +1,40 @@
-"""Open an artifact, check its output, time it. Works with no torch installed."""
+"""Open an artifact, check its output, time it. Works with no torch installed; names are imported on first use."""
 
-from litehrnet_stage2.runtime.bundle import Bundle, Golden
-from litehrnet_stage2.runtime.fidelity import OWN_FUNCTION, FidelityResult, check_fidelity
-from litehrnet_stage2.runtime.parity import ParityResult, check_parity, expected
-from litehrnet_stage2.runtime.session import (
-    RUNTIMES,
-    OutputError,
-    RuntimeUnavailableError,
-    Session,
-    SessionInfo,
-    open_session,
-)
+from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from litehrnet_stage2.reference.lazy import importer
+
+if TYPE_CHECKING:
+    from litehrnet_stage2.runtime.bundle import Bundle, Golden
+    from litehrnet_stage2.runtime.fidelity import OWN_FUNCTION, FidelityResult, check_fidelity
+    from litehrnet_stage2.runtime.parity import ParityResult, check_parity, expected
+    from litehrnet_stage2.runtime.session import (
+        RUNTIMES,
+        OutputError,
+        RuntimeUnavailableError,
+        Session,
+        SessionInfo,
+        open_session,
+    )
+
+_HOME = {
+    "Bundle": "bundle",
+    "FidelityResult": "fidelity",
+    "Golden": "bundle",
+    "OWN_FUNCTION": "fidelity",
+    "OutputError": "session",
+    "ParityResult": "parity",
+    "RUNTIMES": "session",
+    "RuntimeUnavailableError": "session",
+    "Session": "session",
+    "SessionInfo": "session",
+    "check_fidelity": "fidelity",
+    "check_parity": "parity",
+    "expected": "parity",
+    "open_session": "session",
+}
 __all__ = [
     "OWN_FUNCTION",
     "RUNTIMES",
@@ -28,3 +51,5 @@ __all__ = [
     "expected",
     "open_session",
 ]
+
+__getattr__ = importer(__name__, _HOME)
