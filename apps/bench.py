@@ -13,6 +13,7 @@ from rich.table import Table
 
 from litehrnet_stage2.apps import console
 from litehrnet_stage2.apps.bench_coreml import bench_coreml
+from litehrnet_stage2.reference.errors import InputError
 
 if TYPE_CHECKING:
     from litehrnet_stage2.runtime.latency import CandidateResult, Result, Run
@@ -157,7 +158,7 @@ def parse_cores(text: str) -> tuple[int, ...]:
     for part in filter(None, text.split(",")):
         first, dash, last = part.partition("-")
         if not first.isdigit() or (dash and not last.isdigit()):
-            raise ValueError(f"--affinity {text!r} names no cores: the form is `0,2-3`")
+            raise InputError(f"--affinity {text!r} names no cores: the form is `0,2-3`")
         cores += range(int(first), int(last or first) + 1)
     return tuple(dict.fromkeys(cores))
 

@@ -12,6 +12,7 @@ from rich import box
 from rich.table import Table
 
 from litehrnet_stage2.apps import console
+from litehrnet_stage2.reference.errors import InputError
 
 if TYPE_CHECKING:
     from litehrnet_stage2.runtime.coreml.mac_bench import MacResult, UnitResult
@@ -28,7 +29,7 @@ def bench_coreml(folder: Path, beside: Sequence[str], *, tier: str, json: Path |
         from litehrnet_stage2.runtime.coreml.mac_session import check_mac
 
         if beside:
-            raise ValueError(f"coreml is timed alone, on every set of compute units: leave out {', '.join(beside)}")
+            raise InputError(f"coreml is timed alone, on every set of compute units: leave out {', '.join(beside)}")
         opened = Bundle.open(folder)
         check_mac(f"stage2 bench {folder} --runtime coreml", "nothing here can stand in for its latency")
         result = measure(opened, tier=tier, progress=progress)

@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 
 from litehrnet_stage2.apps import console
+from litehrnet_stage2.reference.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -99,7 +100,7 @@ def convert_to_bundle(
     model = load_checkpoint(example.checkpoint() if checkpoint is None else checkpoint)
     if calibration is None:
         if model.config.in_channels != example.CHANNELS:
-            raise ValueError(
+            raise InputError(
                 f"the checkpoint takes features of {model.config.in_channels} channels, and the photographs that ship "
                 f"become features of {example.CHANNELS}: give features of your own with --calibration"
             )

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from litehrnet_stage2.reference.errors import InputError
+
 
 def load_features(path: Path, channels: int) -> NDArray[np.float32]:
     """Features float32 `[N, channels, H, W]` from a `.npy` of float16, float32 or float64.
@@ -15,20 +17,20 @@ def load_features(path: Path, channels: int) -> NDArray[np.float32]:
         ValueError: no such file, not an array, a wrong shape or dtype, no entries, or a value that is not finite.
     """
     if not path.is_file():
-        raise ValueError(f"no file {path}: give a .npy of features, float32 [N,{channels},H,W]")
+        raise InputError(f"no file {path}: give a .npy of features, float32 [N,{channels},H,W]")
     try:
         array = np.load(path, allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
-        raise ValueError(f"{path} is no .npy array of numbers, or is cut short") from error
+        raise InputError(f"{path} is no .npy array of numbers, or is cut short") from error
     if not isinstance(array, np.ndarray):
-        raise ValueError(f"{path} is an .npz: give the one array in it that holds the features, as a .npy")
+        raise InputError(f"{path} is an .npz: give the one array in it that holds the features, as a .npy")
     if array.ndim != 4 or array.shape[1] != channels or not array.size:
         shape = list(array.shape)
-        raise ValueError(f"{path} must hold features of shape [N,{channels},H,W], N >= 1, but has shape {shape}")
+        raise InputError(f"{path} must hold features of shape [N,{channels},H,W], N >= 1, but has shape {shape}")
     if array.dtype not in (np.float16, np.float32, np.float64):
-        raise ValueError(f"{path} must hold float16, float32 or float64, but holds {array.dtype}")
+        raise InputError(f"{path} must hold float16, float32 or float64, but holds {array.dtype}")
     with np.errstate(over="ignore"):
         features = array.astype(np.float32)
     if not np.isfinite(features).all():
-        raise ValueError(f"{path} holds values that are NaN, infinite or too large for float32: all must be finite")
+        raise InputError(f"{path} holds values that are NaN, infinite or too large for float32: all must be finite")
     return features

@@ -12,6 +12,7 @@ import typer
 from rich.table import Table
 
 from litehrnet_stage2.apps import console
+from litehrnet_stage2.reference.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -101,7 +102,7 @@ def check_bundle(
     golden, due, unsnapped = opened.golden(), None, None
     if inputs is not None:
         if own := [name for name in runtimes if name in OWN_FUNCTION]:
-            raise ValueError(
+            raise InputError(
                 f"{own[0]} is compared with the float network, whose outputs the bundle has for the golden inputs "
                 "alone: leave out --inputs"
             )

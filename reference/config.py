@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from litehrnet_stage2.reference.errors import InputError
+
 
 @dataclass(frozen=True, kw_only=True)
 class Stage2Config:
@@ -34,7 +36,7 @@ class Stage2Config:
         for field in ("num_channels", "num_blocks"):
             value = getattr(self, field)
             if not isinstance(value, (tuple, list)) or len(value) != 2:
-                raise ValueError(f"`{field}` (={value}) must have two entries: the 1/4 and the 1/8 branch")
+                raise InputError(f"`{field}` (={value}) must have two entries: the 1/4 and the 1/8 branch")
             object.__setattr__(self, field, tuple(value))
         for field, least, values in (
             ("in_channels", 1, (self.in_channels,)),
@@ -43,7 +45,7 @@ class Stage2Config:
             ("expansion", 1, (self.expansion,)),
         ):
             if any(type(v) is not int or v < least for v in values):
-                raise ValueError(f"`{field}` (={getattr(self, field)}) must be made of integers >= {least}")
+                raise InputError(f"`{field}` (={getattr(self, field)}) must be made of integers >= {least}")
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Stage2Config:
@@ -54,7 +56,7 @@ class Stage2Config:
         """
         known = {field.name for field in dataclasses.fields(cls)}
         if unknown := sorted(set(values) - known):
-            raise ValueError(f"unknown Stage2Config key {unknown[0]!r}: the keys are {', '.join(sorted(known))}")
+            raise InputError(f"unknown Stage2Config key {unknown[0]!r}: the keys are {', '.join(sorted(known))}")
         fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         return cls(**fields)
 
@@ -65,12 +67,12 @@ class Stage2Config:
             ValueError: wrong rank, channel count or an odd size.
         """
         if len(shape) != 4:
-            raise ValueError(f"features must have rank 4, [B,{self.in_channels},H,W], but have shape {shape}")
+            raise InputError(f"features must have rank 4, [B,{self.in_channels},H,W], but have shape {shape}")
         if shape[1] != self.in_channels:
-            raise ValueError(f"features must have {self.in_channels} channels, but have {shape[1]} (shape {shape})")
+            raise InputError(f"features must have {self.in_channels} channels, but have {shape[1]} (shape {shape})")
         height, width = shape[2:]
         if height % 2 or width % 2 or not height or not width:
-            raise ValueError(
+            raise InputError(
                 f"features must have an even height and width, but are {height}x{width}: "
                 "the 1/8 branch halves both, and fusion doubles it back"
             )

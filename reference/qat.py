@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from litehrnet_stage2.reference.config import Stage2Config
+from litehrnet_stage2.reference.errors import InputError
 from litehrnet_stage2.reference.quantizers import ActivationQuantizer, Mode, WeightQuantizer, set_mode
 from litehrnet_stage2.reference.stage2 import Add, ConvBNSiLU, Stage2, UpProject, upsample2x
 
@@ -39,7 +40,7 @@ class QATStage2(Stage2):
             ValueError: `stage2` is quantisation-aware already.
         """
         if isinstance(stage2, QATStage2):
-            raise ValueError(
+            raise InputError(
                 "`from_float` was given a QATStage2, which is quantisation-aware already: use it as it is, or give the "
                 "float Stage2 that it came from"
             )

@@ -8,6 +8,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from litehrnet_stage2.reference.errors import InputError
 from litehrnet_stage2.reference.integer_function import QMAX, QMIN
 
 WEIGHT_QMAX = 127  # weights are symmetric, in [-127, 127]
@@ -96,7 +97,7 @@ class ActivationQuantizer(nn.Module):
             ValueError: a bound is NaN or infinite.
         """
         if not (math.isfinite(low) and math.isfinite(high)):
-            raise ValueError(
+            raise InputError(
                 f"an activation ranges over [{low}, {high}], which is not finite: "
                 "check the features and the checkpoint for NaN and infinities"
             )
@@ -153,7 +154,7 @@ def set_mode(model: nn.Module, mode: Mode) -> None:
     """
     quantizers = {name: module for name, module in model.named_modules() if isinstance(module, ActivationQuantizer)}
     if mode is Mode.FAKE_QUANTIZE and (unknown := [name for name, q in quantizers.items() if not q.calibrated]):
-        raise ValueError(f"the range of `{unknown[0]}` is not known: call `calibrate(features)` before it is rounded")
+        raise InputError(f"the range of `{unknown[0]}` is not known: call `calibrate(features)` before it is rounded")
     for quantizer in quantizers.values():
         quantizer.mode = mode
 

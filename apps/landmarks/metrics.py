@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from litehrnet_stage2.apps.landmarks.network import STRIDE_PX, Prediction, locate
+from litehrnet_stage2.reference.errors import InputError
 
 DETECTED_WITHIN_PX = 8.0
 
@@ -59,7 +60,7 @@ def evaluate(
         right += int(((named_real == (shapes[:, :, 2] > 0.5)) & there).sum())
         total += int(there.sum())
     if not errors:
-        raise ValueError("no scene to evaluate: pass at least one batch")
+        raise InputError("no scene to evaluate: pass at least one batch")
     error = np.concatenate(errors)
     found = error[error <= DETECTED_WITHIN_PX]
     mean, median, p95 = (found.mean(), np.median(found), np.percentile(found, 95)) if len(found) else (np.nan,) * 3

@@ -29,6 +29,7 @@ from litehrnet_stage2.apps.qat.fine_tune import Sqnr, golden_sqnr
 from litehrnet_stage2.apps.qat.ranges import calibrate
 from litehrnet_stage2.reference import golden
 from litehrnet_stage2.reference.checkpoint import load_checkpoint
+from litehrnet_stage2.reference.errors import InputError
 from litehrnet_stage2.reference.freeze import Proof, freeze
 from litehrnet_stage2.reference.integer_function import IntegerFunction, Quantization
 from litehrnet_stage2.reference.qat import QATStage2
@@ -71,7 +72,7 @@ def compare(folder: Path, *, cache: Path, scenes: int, runtimes: Sequence[str] =
         load_checkpoint(folder / "int8.safetensors"),
     )
     if not isinstance(tuned, QATStage2):
-        raise ValueError(f"{folder / 'int8.safetensors'} is a float checkpoint: expected a quantisation-aware one")
+        raise InputError(f"{folder / 'int8.safetensors'} is a float checkpoint: expected a quantisation-aware one")
     held_out = rendered("test", count=scenes, seed=TEST_SEED, folder=cache)
     calibration = rendered("train", count=CALIBRATION_SCENES, seed=TRAIN_SEED, folder=cache)
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from litehrnet_stage2 import reference
 from litehrnet_stage2.apps.landmarks.network import Heads, LandmarkNet, Stem
 from litehrnet_stage2.reference.checkpoint import load_checkpoint, save_checkpoint
+from litehrnet_stage2.reference.errors import InputError
 from litehrnet_stage2.reference.stage2 import Stage2
 
 SHIPPED = Path(reference.__path__[0]) / "weights"
@@ -41,7 +42,7 @@ def load_stem_and_heads(path: Path) -> tuple[Stem, Heads]:
             part.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
     except (OSError, SafetensorError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise ValueError(f"{path} does not hold a stem and heads ({reason}): pass landmarks.safetensors") from error
+        raise InputError(f"{path} does not hold a stem and heads ({reason}): pass landmarks.safetensors") from error
     stem.eval()
     heads.eval()
     return stem, heads

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from litehrnet_stage2.apps import console
+from litehrnet_stage2.reference.errors import InputError
 
 if TYPE_CHECKING:
     from litehrnet_stage2.apps.qat.config import QatConfig
@@ -111,11 +112,11 @@ def _teacher(path: Path | None, knobs: QatConfig) -> Stage2:
 
     if path is None:
         if knobs.task == "distillation":
-            raise ValueError("--teacher is missing: name the float checkpoint (.safetensors) to match")
+            raise InputError("--teacher is missing: name the float checkpoint (.safetensors) to match")
         path = SHIPPED / "float.safetensors"
     model = load_checkpoint(path)
     if isinstance(model, QATStage2):
-        raise ValueError(f"{path} is a quantisation-aware checkpoint: the teacher must be a float one")
+        raise InputError(f"{path} is a quantisation-aware checkpoint: the teacher must be a float one")
     return model
 
 
@@ -128,10 +129,10 @@ def _source(knobs: QatConfig, teacher: Stage2, features: str, network: Path | No
 
     if knobs.task == "distillation":
         if not features:
-            raise ValueError("--features is missing: name the .npy shards, as `capture_features` writes them")
+            raise InputError("--features is missing: name the .npy shards, as `capture_features` writes them")
         return ShardSource(FeatureShards(find_shards(features), channels=teacher.config.in_channels), knobs)
     if features:
-        raise ValueError(f"--features (={features!r}) goes with task 'distillation', but the task is {knobs.task!r}")
+        raise InputError(f"--features (={features!r}) goes with task 'distillation', but the task is {knobs.task!r}")
     settings = TrainSettings()
     pool = rendered("train", count=settings.scenes, seed=TRAIN_SEED, folder=cache)
     held_out = rendered("test", count=settings.test_scenes, seed=TEST_SEED, folder=cache)

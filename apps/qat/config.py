@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
+from litehrnet_stage2.reference.errors import InputError
+
 Task = Literal["distillation", "landmarks"]
 Ranges = Literal["learned", "moving_average"]
 Schedule = Literal["cosine", "constant"]
@@ -54,20 +56,20 @@ class QatConfig:
             value = getattr(self, name)
             if choices := get_args(expected):
                 if value not in choices:
-                    raise ValueError(f"`{name}` (={value!r}) must be one of {', '.join(choices)}")
+                    raise InputError(f"`{name}` (={value!r}) must be one of {', '.join(choices)}")
             elif expected is float and type(value) is int:
                 object.__setattr__(self, name, float(value))
             elif type(value) is not expected:
-                raise ValueError(f"`{name}` (={value!r}) must be of type {expected.__name__}")
+                raise InputError(f"`{name}` (={value!r}) must be of type {expected.__name__}")
         for low, high, names in _BOUNDS:
             for name in names.split():
                 value = getattr(self, name)
                 if not low <= value <= high:
-                    raise ValueError(f"`{name}` (={value}) must lie in [{low:g}, {high:g}]")
+                    raise InputError(f"`{name}` (={value}) must lie in [{low:g}, {high:g}]")
         if self.crop_cells % 2:
-            raise ValueError(f"`crop_cells` (={self.crop_cells}) must be even: the 1/8 branch halves it")
+            raise InputError(f"`crop_cells` (={self.crop_cells}) must be even: the 1/8 branch halves it")
         if self.task == "distillation" and self.task_weight:
-            raise ValueError(f"`task_weight` (={self.task_weight}) needs a task with labels: set task to 'landmarks'")
+            raise InputError(f"`task_weight` (={self.task_weight}) needs a task with labels: set task to 'landmarks'")
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> QatConfig:
@@ -78,7 +80,7 @@ class QatConfig:
         """
         known = [field.name for field in dataclasses.fields(cls)]
         if unknown := sorted(set(values) - set(known)):
-            raise ValueError(f"unknown key {unknown[0]!r} in the qat config: the keys are {', '.join(known)}")
+            raise InputError(f"unknown key {unknown[0]!r} in the qat config: the keys are {', '.join(known)}")
         return cls(**values)
 
 
@@ -108,11 +110,11 @@ def read_config(path: Path | None, overrides: Iterable[str] = ()) -> QatConfig:
         try:
             values = tomllib.loads(path.read_text())
         except tomllib.TOMLDecodeError as error:
-            raise ValueError(f"{path} is not valid TOML: {error}") from error
+            raise InputError(f"{path} is not valid TOML: {error}") from error
     for override in overrides:
         key, separator, text = override.partition("=")
         if not separator:
-            raise ValueError(f"override {override!r} must read key=value")
+            raise InputError(f"override {override!r} must read key=value")
         try:
             values[key.strip()] = tomllib.loads(f"value = {text}")["value"]
         except tomllib.TOMLDecodeError:

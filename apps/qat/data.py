@@ -19,6 +19,7 @@ from litehrnet_stage2.apps.landmarks.network import STRIDE_PX, Heads, Stem
 from litehrnet_stage2.apps.landmarks.pool import Pool, crops
 from litehrnet_stage2.apps.qat.config import QatConfig
 from litehrnet_stage2.apps.qat.features import FeatureShards
+from litehrnet_stage2.reference.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -60,13 +61,13 @@ class ShardSource:
         self._shards, self._config = shards, config
         self._count = len(shards) - config.held_out_maps
         if self._count < 1:
-            raise ValueError(
+            raise InputError(
                 f"{len(shards)} feature maps are too few: `held_out_maps` (={config.held_out_maps}) of them "
                 "are kept out of training; record more or lower it"
             )
         _, height, width = shards.map_shape
         if config.crop_cells > min(height, width):
-            raise ValueError(
+            raise InputError(
                 f"`crop_cells` (={config.crop_cells}) exceeds the maps ({height}x{width}): "
                 "lower it, or set 0 for whole maps"
             )

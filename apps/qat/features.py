@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from litehrnet_stage2.reference.errors import InputError
 from litehrnet_stage2.reference.stage2 import Stage2
 
 _CHUNK = 64  # maps read at once
@@ -28,27 +29,27 @@ class FeatureShards:
 
     def __init__(self, paths: Sequence[Path], *, channels: int) -> None:
         if not paths:
-            raise ValueError("no feature shard: --features must name at least one .npy file (a glob will do)")
+            raise InputError("no feature shard: --features must name at least one .npy file (a glob will do)")
         self._shards: list[npt.NDArray[np.floating]] = []
         for path in paths:
             shard = _open(path)
             if shard.dtype not in (np.float16, np.float32):
-                raise ValueError(f"{path} holds {shard.dtype}: features must be float16 or float32")
+                raise InputError(f"{path} holds {shard.dtype}: features must be float16 or float32")
             if shard.ndim != 4 or shard.shape[1] != channels or shard.shape[2] % 2 or shard.shape[3] % 2:
-                raise ValueError(f"{path} has shape {shard.shape}: features must be [N,{channels},H,W], H and W even")
+                raise InputError(f"{path} has shape {shard.shape}: features must be [N,{channels},H,W], H and W even")
             if self._shards and shard.shape[1:] != self._shards[0].shape[1:]:
-                raise ValueError(
+                raise InputError(
                     f"{path} holds maps of shape {shard.shape[1:]}, "
                     f"the shards before it {self._shards[0].shape[1:]}: all must be alike"
                 )
             self._shards.append(shard)
         self._starts = np.cumsum([0, *(len(shard) for shard in self._shards)])
         if not len(self):
-            raise ValueError(f"{', '.join(map(str, paths))}: the shards hold no feature map")
+            raise InputError(f"{', '.join(map(str, paths))}: the shards hold no feature map")
         for path, shard in zip(paths, self._shards, strict=True):
             for start in range(0, len(shard), _CHUNK):
                 if not np.isfinite(shard[start : start + _CHUNK]).all():
-                    raise ValueError(f"{path} holds NaN or infinity in maps {start} to {start + _CHUNK - 1}")
+                    raise InputError(f"{path} holds NaN or infinity in maps {start} to {start + _CHUNK - 1}")
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -90,7 +91,7 @@ def capture_features(
     """
     stages = [part for part in module.modules() if isinstance(part, Stage2)]
     if len(stages) != 1:
-        raise ValueError(f"the module holds {len(stages)} Stage2: capture_features needs one that has exactly one")
+        raise InputError(f"the module holds {len(stages)} Stage2: capture_features needs one that has exactly one")
     out.mkdir(parents=True, exist_ok=True)
     pending: list[npt.NDArray[np.float16]] = []
     written: list[Path] = []
@@ -98,7 +99,7 @@ def capture_features(
     def record(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         features = inputs[0].detach().cpu().numpy().astype(np.float16)
         if not np.isfinite(features).all():
-            raise ValueError("a feature is not finite in float16 (NaN, infinity or beyond 65504)")
+            raise InputError("a feature is not finite in float16 (NaN, infinity or beyond 65504)")
         pending.extend(features)
 
     def write(count: int) -> None:
@@ -119,7 +120,7 @@ def capture_features(
     if pending:
         write(len(pending))
     if not written:
-        raise ValueError("nothing was captured: the loader is empty")
+        raise InputError("nothing was captured: the loader is empty")
     return written
 
 
@@ -127,5 +128,5 @@ def _open(path: Path) -> npt.NDArray[np.floating]:
     try:
         shard: npt.NDArray[np.floating] = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise ValueError(f"{path} is not a readable .npy file: {error}") from error
+        raise InputError(f"{path} is not a readable .npy file: {error}") from error
     return shard

@@ -35,7 +35,7 @@ from litehrnet_stage2.apps.qat.ranges import MovingRanges, calibrate
 from litehrnet_stage2.apps.qat.ranks import Ranks
 from litehrnet_stage2.reference import golden
 from litehrnet_stage2.reference.checkpoint import save_checkpoint
-from litehrnet_stage2.reference.errors import Stage2Error
+from litehrnet_stage2.reference.errors import InputError, Stage2Error
 from litehrnet_stage2.reference.files import write_whole
 from litehrnet_stage2.reference.freeze import freeze
 from litehrnet_stage2.reference.qat import QATStage2
@@ -102,7 +102,7 @@ def fine_tune(
     """
     started = time.monotonic()
     if config.batch % ranks.count:
-        raise ValueError(f"`batch` (={config.batch}) must be a multiple of the number of ranks ({ranks.count})")
+        raise InputError(f"`batch` (={config.batch}) must be a multiple of the number of ranks ({ranks.count})")
     if config.threads:
         torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
@@ -131,7 +131,7 @@ def fine_tune(
         first_step, first_loss = found.step, found.facts["first_loss"]
         _restore(found, student, average, optimizer)
     elif newest_checkpoint(checkpoints) is not None:
-        raise ValueError(f"{checkpoints} holds a run already: go on with --resume, or choose another --out")
+        raise InputError(f"{checkpoints} holds a run already: go on with --resume, or choose another --out")
 
     parallel, moving = ranks.wrapped(student), None
     if config.ranges == "moving_average":

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from litehrnet_stage2.reference.errors import InputError
 from litehrnet_stage2.runtime.devices.adb import AdbTransport
 from litehrnet_stage2.runtime.devices.cache import Progress, silent
 from litehrnet_stage2.runtime.devices.device import Device, EmulatedDevice, local_device
@@ -37,18 +38,18 @@ def parse_device(text: str, *, cache_dir: Path | None = None, progress: Progress
     if kind == "emulated" and rest in CPU_MODELS:
         return EmulatedDevice(CPU_MODELS[rest], cache_dir=cache_dir, progress=progress)
     if kind == "emulated":
-        raise ValueError(f"unknown emulated CPU {rest!r}: the CPUs are {', '.join(CPU_MODELS)}")
+        raise InputError(f"unknown emulated CPU {rest!r}: the CPUs are {', '.join(CPU_MODELS)}")
     if kind == "ssh":
         match = _SSH.fullmatch(rest)
         port = int(match["port"]) if match and match["port"] else None
         if match is None or (port is not None and not 0 < port < 65536):
-            raise ValueError(f"{text!r} names no ssh host: the form is ssh:[USER@]HOST[:PORT], as ssh:pi@board:22")
+            raise InputError(f"{text!r} names no ssh host: the form is ssh:[USER@]HOST[:PORT], as ssh:pi@board:22")
         ssh = SshTransport(host=match["host"].strip("[]"), user=match["user"], port=port)
         return Device(text, ssh, python=["env", "PYTHONSAFEPATH=1", "python3"], cache_dir=cache_dir, progress=progress)
     if kind == "adb" and (rest or not colon):
         adb = AdbTransport(serial=rest or None)
         return Device(text, adb, default_to_big_cores=True, cache_dir=cache_dir, progress=progress)
-    raise ValueError(f"unknown device {text!r}: the devices are {ACCEPTED}")
+    raise InputError(f"unknown device {text!r}: the devices are {ACCEPTED}")
 
 
 @dataclass(frozen=True, kw_only=True)

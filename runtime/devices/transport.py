@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from litehrnet_stage2.reference.errors import InputError
 from litehrnet_stage2.runtime.devices.errors import DeviceError
 
 
@@ -88,7 +89,7 @@ def checked_name(name: str) -> str:
         ValueError: it is empty, `.`, `..`, or holds a slash or NUL.
     """
     if name in ("", ".", "..") or "/" in name or "\0" in name:
-        raise ValueError(f"{name!r} does not name a file in the work folder: no `/`, no NUL, not `.` or `..`")
+        raise InputError(f"{name!r} does not name a file in the work folder: no `/`, no NUL, not `.` or `..`")
     return name
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from litehrnet_stage2.reference.errors import Stage2Error
+from litehrnet_stage2.reference.errors import InputError, Stage2Error
 from litehrnet_stage2.runtime.bundle import Bundle
 from litehrnet_stage2.runtime.latency import environment, plan, statistics
 from litehrnet_stage2.runtime.latency.plan import Candidate
@@ -60,9 +60,9 @@ class Settings:
         usable = environment.usable_cores()
         if outside := sorted(set(self.affinity) - set(usable)):
             have = ", ".join(map(str, usable)) or "none: this system cannot bind processes"
-            raise ValueError(f"core {outside[0]} is not one this process may use (those are: {have})")
+            raise InputError(f"core {outside[0]} is not one this process may use (those are: {have})")
         if not 0 <= self.sustained_min < 24 * 60:
-            raise ValueError(f"`sustained_min` (={self.sustained_min}) must lie in [0, 1440) minutes")
+            raise InputError(f"`sustained_min` (={self.sustained_min}) must lie in [0, 1440) minutes")
 
     @property
     def turns(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from litehrnet_stage2.reference.errors import InputError
 from litehrnet_stage2.runtime.bundle import Bundle
 from litehrnet_stage2.runtime.latency.plan import Candidate
 
@@ -42,11 +43,11 @@ def bundle_candidates(bundle: Bundle, *, runtimes: Sequence[str] | None, threads
     if runtimes is None:
         runtimes = [name for name, entry in BENCHABLE.items() if entry.target in bundle.manifest.artifacts]
         if not runtimes:
-            raise ValueError(f"{bundle.folder} has no artifact that can be timed here: convert again")
+            raise InputError(f"{bundle.folder} has no artifact that can be timed here: convert again")
     if unknown := [name for name in runtimes if name not in BENCHABLE]:
-        raise ValueError(f"unknown runtime {unknown[0]!r}: those that can be timed are {', '.join(BENCHABLE)}")
+        raise InputError(f"unknown runtime {unknown[0]!r}: those that can be timed are {', '.join(BENCHABLE)}")
     if wrong := [count for count in threads if count < 1]:
-        raise ValueError(f"`threads` (={wrong[0]}) must be at least 1")
+        raise InputError(f"`threads` (={wrong[0]}) must be at least 1")
     candidates = []
     for name in dict.fromkeys(runtimes):
         entry = BENCHABLE[name]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from litehrnet_stage2.reference.errors import InputError
 from litehrnet_stage2.reference.manifest import BundleError, FileEntry
 from litehrnet_stage2.runtime.bundle import Bundle, Golden
 from litehrnet_stage2.runtime.devices import DEVICE_RUNTIMES, Device, DeviceError, EmulatedDevice, NativeRun
@@ -53,9 +54,9 @@ def run_on_device(
         DeviceError: the device cannot be reached or lacks a tool.
     """
     if settings.sustained_min:
-        raise ValueError("--sustained runs on this machine alone: leave it out for a device")
+        raise InputError("--sustained runs on this machine alone: leave it out for a device")
     if device.emulated and (settings.affinity or any(c.threads != 1 for c in candidates)):
-        raise ValueError("an emulated device counts the instructions of one thread: leave out --threads and --affinity")
+        raise InputError("an emulated device counts the instructions of one thread: leave out --threads and --affinity")
     golden, facts = bundle.golden(), device.facts()
     running = [_Running(bundle, device, candidate, golden) for candidate in candidates]
     if isinstance(device, EmulatedDevice):

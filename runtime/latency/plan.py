@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from litehrnet_stage2.reference.errors import InputError
+
 PROCESSES = 5
 """Fresh processes of each candidate: as many cold starts."""
 
@@ -50,7 +52,7 @@ def tier_named(name: str) -> Tier:
         ValueError: there is none of that name.
     """
     if name not in TIERS:
-        raise ValueError(f"unknown tier {name!r}: the tiers are {', '.join(TIERS)}")
+        raise InputError(f"unknown tier {name!r}: the tiers are {', '.join(TIERS)}")
     return TIERS[name]
 
 

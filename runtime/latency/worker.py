@@ -21,6 +21,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
+from litehrnet_stage2.reference.errors import InputError
 from litehrnet_stage2.reference.integer_function import OUTPUTS, Quantization
 from litehrnet_stage2.runtime.bundle import Bundle, Golden
 from litehrnet_stage2.runtime.latency import plan, profile
@@ -252,7 +253,7 @@ def _samples(opened: Opened, *, queries: int, seconds: float) -> list[float]:
 def _read(candidate: plan.Candidate) -> bytes:
     content = Path(candidate.path).read_bytes()
     if (found := hashlib.sha256(content).hexdigest()) != candidate.sha256:
-        raise ValueError(
+        raise InputError(
             f"{candidate.path} has SHA-256 {found[:12]}..., not {candidate.sha256[:12]}...: "
             "it was changed, copy or convert it again"
         )
