@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
 from pathlib import Path
+from typing import BinaryIO
 
 from litehrnet_stage2.reference.errors import InputError
 from litehrnet_stage2.reference.scratch import scratch, sweep
@@ -45,16 +47,24 @@ def read_regular(path: Path, *, most_bytes: int) -> bytes:
         InputError: it is no regular file, or larger.
         OSError: it cannot be read.
     """
+    with open_regular(path, most_bytes=most_bytes) as file:
+        return file.read(most_bytes)
+
+
+def open_regular(path: Path, *, most_bytes: int | None) -> BinaryIO:
+    """A regular file, opened for reading; as `read_regular`, but of any size where `most_bytes` is None."""
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
-    with open(descriptor, "rb") as file:  # noqa: PTH123 (opened already, so that a FIFO cannot hold it up)
+    with contextlib.ExitStack() as refused:
+        refused.callback(os.close, descriptor)
         found = os.fstat(descriptor)
         if stat.S_ISDIR(found.st_mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         if not stat.S_ISREG(found.st_mode):
             raise InputError(f"{path} is no regular file: copy what it stands for into one")
-        if found.st_size > most_bytes:
+        if most_bytes is not None and found.st_size > most_bytes:
             raise InputError(f"{path} has {found.st_size:,} bytes, and at most {most_bytes:,} are read")
-        return file.read(most_bytes)
+        refused.pop_all()
+    return open(descriptor, "rb")  # noqa: PTH123 (opened already, so that a FIFO cannot hold it up)
 
 
 def _replace(path: Path, content: bytes) -> None:

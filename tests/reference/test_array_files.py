@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from litehrnet_stage2.reference.array_files import ArrayFileError, map_npy, read_npy, read_npz
+from litehrnet_stage2.reference.errors import InputError
 
 ARRAYS = (
     np.arange(24, dtype=np.float32).reshape(2, 3, 4),
@@ -56,11 +57,11 @@ def test_what_numpy_wrote_is_read(array: np.ndarray, tmp_path: Path) -> None:
         (npy("'|V0'", "(1000000000,)"), "only plain numbers are read"),
         (npy("'|O'", "(1,)", b"\x80\x04N."), "only plain numbers are read"),
         (npy("[('a', '<f4')]", "(1,)", b"\0" * 4), "only plain numbers are read"),
-        (npy("'<f4'", "(" * 90), "no .npy array of numbers, or is damaged"),
-        (npy("'<f4'", "-" * 60 + "1"), "no .npy array of numbers, or is damaged"),
-        (npy("'<f4'", "(1,)", b"\0" * 4, version=b"\x09\x00"), "no .npy array of numbers, or is damaged"),
-        (b"", "no .npy array of numbers, or is damaged"),
-        (b"PK\x03\x04", "no .npy array of numbers, or is damaged"),
+        (npy("'<f4'", "(" * 90), "is no .npy array of numbers, or is damaged"),
+        (npy("'<f4'", "-" * 60 + "1"), "is no .npy array of numbers, or is damaged"),
+        (npy("'<f4'", "(1,)", b"\0" * 4, version=b"\x09\x00"), "is no .npy array of numbers, or is damaged"),
+        (b"", "is no .npy array of numbers, or is damaged"),
+        (b"PK\x03\x04", "is no .npy array of numbers, or is damaged"),
     ],
 )
 def test_a_header_is_not_believed(content: bytes, message: str, tmp_path: Path) -> None:
@@ -77,7 +78,7 @@ def test_a_pipe_and_a_huge_sparse_file_are_refused_at_once(tmp_path: Path) -> No
         file.write(npy("'<f4'", f"({2**33},)"))
         file.truncate(file.tell() + 2**35)
     for name, message in (("pipe.npy", "no regular file"), ("sparse.npy", "34,359,738,4.. bytes, and at most 4,294")):
-        with pytest.raises(ArrayFileError, match=message):
+        with pytest.raises(InputError, match=message):
             read_npy(tmp_path / name)
 
 
