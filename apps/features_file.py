@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from litehrnet_stage2.reference.array_files import ArrayFileError, read_npy
 from litehrnet_stage2.reference.errors import InputError
 
 
@@ -19,11 +21,13 @@ def load_features(path: Path, channels: int) -> NDArray[np.float32]:
     if not path.is_file():
         raise InputError(f"no file {path}: give a .npy of features, float32 [N,{channels},H,W]")
     try:
-        array = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise InputError(f"{path} is no .npy array of numbers, or is cut short") from error
-    if not isinstance(array, np.ndarray):
-        raise InputError(f"{path} is an .npz: give the one array in it that holds the features, as a .npy")
+        array = read_npy(path)
+    except ArrayFileError as error:
+        if zipfile.is_zipfile(path):
+            raise InputError(
+                f"{path} is an .npz: give the one array in it that holds the features, as a .npy"
+            ) from error
+        raise
     if array.ndim != 4 or array.shape[1] != channels or not array.size:
         shape = list(array.shape)
         raise InputError(f"{path} must hold features of shape [N,{channels},H,W], N >= 1, but has shape {shape}")

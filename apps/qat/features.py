@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from litehrnet_stage2.reference.array_files import map_npy
 from litehrnet_stage2.reference.errors import InputError
 from litehrnet_stage2.reference.stage2 import Stage2
 
@@ -32,7 +33,7 @@ class FeatureShards:
             raise InputError("no feature shard: --features must name at least one .npy file (a glob will do)")
         self._shards: list[npt.NDArray[np.floating]] = []
         for path in paths:
-            shard = _open(path)
+            shard = map_npy(path)
             if shard.dtype not in (np.float16, np.float32):
                 raise InputError(f"{path} holds {shard.dtype}: features must be float16 or float32")
             if shard.ndim != 4 or shard.shape[1] != channels or shard.shape[2] % 2 or shard.shape[3] % 2:
@@ -122,11 +123,3 @@ def capture_features(
     if not written:
         raise InputError("nothing was captured: the loader is empty")
     return written
-
-
-def _open(path: Path) -> npt.NDArray[np.floating]:
-    try:
-        shard: npt.NDArray[np.floating] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path} is not a readable .npy file: {error}") from error
-    return shard

@@ -137,7 +137,7 @@ def test_features_of_any_float_are_read_as_float32(dtype: Any, tmp_path: Path) -
         (np.full((1, 4, 2, 2), np.nan), "NaN, infinite or too large"),
         (np.full((1, 4, 2, 2), np.inf, np.float32), "NaN, infinite or too large"),
         (np.full((1, 4, 2, 2), 1e300), "NaN, infinite or too large for float32"),
-        (np.array([[{}]]), "is no .npy array"),
+        (np.array([[{}]]), "holds object, and only plain numbers are read"),
     ],
 )
 def test_features_that_cannot_be_used_say_why(array: NDArray[Any], message: str, tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_features_that_cannot_be_used_say_why(array: NDArray[Any], message: str,
 def test_a_truncated_file_and_a_folder_are_no_features(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.zeros((1, 4, 2, 2), np.float32))
     (tmp_path / "cut.npy").write_bytes((tmp_path / "x.npy").read_bytes()[:-8])
-    with pytest.raises(ValueError, match=r"is no .npy array of numbers, or is cut short"):
+    with pytest.raises(ValueError, match=r"damaged or cut short"):
         load_features(tmp_path / "cut.npy", 4)
     with pytest.raises(ValueError, match="no file"):
         load_features(tmp_path, 4)
