@@ -55,7 +55,7 @@ def test_no_shard_a_foreign_file_and_unequal_shards_are_refused(tmp_path: Path) 
     with pytest.raises(ValueError, match="no feature shard"):
         FeatureShards(find_shards(str(tmp_path / "none-*.npy")), channels=32)
     (tmp_path / "text.npy").write_text("not an array")
-    with pytest.raises(ValueError, match="is no .npy array"):
+    with pytest.raises(ValueError, match=r"is no \.npy array"):
         FeatureShards([tmp_path / "text.npy"], channels=32)
     np.save(tmp_path / "a.npy", _maps(2))
     np.save(tmp_path / "b.npy", _maps(2)[:, :, :6])
