@@ -6,7 +6,6 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-TYPING := build/typing
 
 .PHONY: demo test qat-report lint format clean
 
@@ -23,9 +22,7 @@ lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
-	@mkdir -p $(TYPING)/litehrnet_stage2
-	@for folder in reference converters runtime apps; do ln -sfn $(CURDIR)/$$folder $(TYPING)/litehrnet_stage2/$$folder; done
-	MYPYPATH=$(TYPING) $(BIN)/mypy --namespace-packages --explicit-package-bases -p litehrnet_stage2
+	MYPYPATH=src $(BIN)/mypy -p litehrnet_stage2
 
 format: $(VENV)/installed
 	$(BIN)/ruff check --fix .

@@ -1,0 +1,62 @@
+"""The front door: what the command line does, in Python. Names are imported on first use.
+
+    from litehrnet_stage2 import Bundle, check_parity, open_session
+
+    bundle = Bundle.open(Path("bundle"))
+    session = open_session(bundle, "onnxruntime")
+    assert check_parity(session, bundle.golden()).passed
+
+Running an artifact takes numpy and its runtime, and no torch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from litehrnet_stage2.reference.lazy import importer
+
+if TYPE_CHECKING:
+    from litehrnet_stage2.apps.qat.features import capture_features
+    from litehrnet_stage2.reference.checkpoint import load_checkpoint, save_checkpoint
+    from litehrnet_stage2.reference.config import Stage2Config
+    from litehrnet_stage2.reference.errors import InputError, Stage2Error
+    from litehrnet_stage2.reference.freeze import freeze
+    from litehrnet_stage2.reference.qat import QATStage2
+    from litehrnet_stage2.reference.stage2 import Stage2
+    from litehrnet_stage2.reference.version import __version__
+    from litehrnet_stage2.runtime.bundle import Bundle
+    from litehrnet_stage2.runtime.parity import check_parity
+    from litehrnet_stage2.runtime.session import open_session
+
+_HOME = {
+    "Bundle": "runtime.bundle",
+    "InputError": "reference.errors",
+    "QATStage2": "reference.qat",
+    "Stage2": "reference.stage2",
+    "Stage2Config": "reference.config",
+    "Stage2Error": "reference.errors",
+    "__version__": "reference.version",
+    "capture_features": "apps.qat.features",
+    "check_parity": "runtime.parity",
+    "freeze": "reference.freeze",
+    "load_checkpoint": "reference.checkpoint",
+    "open_session": "runtime.session",
+    "save_checkpoint": "reference.checkpoint",
+}
+__all__ = [  # resolved by __getattr__
+    "Bundle",
+    "InputError",
+    "QATStage2",
+    "Stage2",
+    "Stage2Config",
+    "Stage2Error",
+    "__version__",
+    "capture_features",
+    "check_parity",
+    "freeze",
+    "load_checkpoint",
+    "open_session",
+    "save_checkpoint",
+]
+
+__getattr__ = importer(__name__, _HOME)

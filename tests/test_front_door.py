@@ -1,0 +1,73 @@
+"""`import litehrnet_stage2`: light, complete, and found by tools that only look at files."""
+
+from __future__ import annotations
+
+import importlib.machinery
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from setuptools import find_packages
+
+import litehrnet_stage2
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize("name", litehrnet_stage2.__all__)
+def test_every_name_of_the_front_door_opens(name: str) -> None:
+    assert getattr(litehrnet_stage2, name).__class__ is not None
+
+
+def test_a_name_that_is_not_offered_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="has no attribute 'stage3'"):
+        litehrnet_stage2.stage3  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("names", "absent"),
+    [("__version__", "numpy"), ("Bundle, open_session, check_parity", "torch")],
+    ids=["the version without numpy", "sessions and parity without torch"],
+)
+def test_the_front_door_imports_no_more_than_is_used(
+    names: str, absent: str, python: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    done = python(
+        f"import sys\nfrom litehrnet_stage2 import {names}\nassert {absent!r} not in sys.modules\n"
+        "assert 'torch' not in sys.modules"
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_type_checker_finds_the_package_where_it_is_installed() -> None:
+    """Type checkers run no import hook: they look for a folder with `py.typed` on the path."""
+    spec = importlib.machinery.PathFinder.find_spec("litehrnet_stage2", [p for p in sys.path if p])
+    assert spec is not None, "reinstall: pip install --no-deps -e ."
+    assert spec.origin is not None, "reinstall: pip install --no-deps -e ."
+    folder = Path(spec.origin).parent
+    assert (folder / "py.typed").is_file()
+    assert (folder / "runtime" / "session.py").is_file()
+
+
+def test_every_folder_and_file_of_the_package_is_in_the_wheel() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    packages = {name: ROOT / "src" / name.replace(".", "/") for name in find_packages(ROOT / "src")}
+    data = {
+        path.resolve()
+        for name, patterns in settings["package-data"].items()
+        for pattern in patterns
+        for path in packages[name].glob(pattern)
+    }
+    modules = {path.resolve() for folder in packages.values() for path in folder.glob("*.py")}
+    listed = subprocess.run(
+        ["git", "ls-files", "reference", "converters", "runtime", "apps", "src/litehrnet_stage2/*.py"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    files = {(ROOT / name).resolve() for name in listed.stdout.split() if not name.endswith("README.md")}
+    assert files <= modules | data, sorted(map(str, files - modules - data))
