@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from litehrnet_stage2.apps.landmarks.network import STRIDE_PX, Prediction
+from litehrnet_stage2.apps.landmarks.decoding import STRIDE_PX
+from litehrnet_stage2.apps.landmarks.network import Prediction
 
 _HEAT_SIGMA_CELLS = 0.8
 _OFFSET_REACH_CELLS = 1.6

@@ -1,19 +1,19 @@
-"""The task's figures, from located centres and the kind head."""
+"""The task's figures, from what the heads say of whole scenes. Numpy alone."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
-from litehrnet_stage2.apps.landmarks.network import STRIDE_PX, Prediction, locate
+from litehrnet_stage2.apps.landmarks.decoding import locate, named_marker
 from litehrnet_stage2.reference.errors import InputError
 
 DETECTED_WITHIN_PX = 8.0
+
+Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -36,28 +36,21 @@ class TaskMetrics:
     decoy_accuracy: float
 
 
-def evaluate(
-    predict: Callable[[Tensor], Prediction],
-    batches: Iterable[tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]],
-) -> TaskMetrics:
-    """Run `predict` (images `[B,3,H,W]` in [0,1] -> `Prediction`) over whole scenes and score it.
+def task_metrics(answers: Iterable[tuple[tuple[Floats, Floats, Floats], Floats]]) -> TaskMetrics:
+    """Score the answers: pairs of (heat, offset, real), as `decoding.locate` takes them, and the scenes' shapes.
+
+    Shapes are `[B,S,3]`, as in `Scene`.
 
     Raises:
         ValueError: there is no scene.
     """
     errors: list[npt.NDArray[np.float64]] = []
     right = total = 0
-    for images, rows in batches:
-        shapes = torch.from_numpy(np.array(rows))
-        with torch.no_grad():
-            prediction = predict(torch.from_numpy(np.array(images)).float() / 255)
-        miss = locate(prediction).double() - shapes[:, 0, :2]
-        errors.append(miss.square().sum(1).sqrt().numpy())
-        cells = (shapes[:, :, :2] / (2 * STRIDE_PX)).long()
-        image = torch.arange(len(shapes))[:, None]
-        named_real = prediction.real[image, cells[:, :, 1].clamp(min=0), cells[:, :, 0].clamp(min=0)] > 0
+    for (heat, offset, real), shapes in answers:
+        miss = locate(heat, offset, real).astype(np.float64) - shapes[:, 0, :2]
+        errors.append(np.sqrt((miss**2).sum(1)))
         there = shapes[:, :, 2] >= 0
-        right += int(((named_real == (shapes[:, :, 2] > 0.5)) & there).sum())
+        right += int(((named_marker(real, shapes[:, :, :2]) == (shapes[:, :, 2] > 0.5)) & there).sum())
         total += int(there.sum())
     if not errors:
         raise InputError("no scene to evaluate: pass at least one batch")

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from litehrnet_stage2.reference.stage2 import ConvBNSiLU, Stage2
 
-STRIDE_PX = 4  # of Y1; Y2 has twice it
+Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,11 @@ class Prediction:
     heat: Tensor
     offset: Tensor
     real: Tensor
+
+    def arrays(self) -> tuple[Floats, Floats, Floats]:
+        """The same in numpy float32, in the order that `decoding.locate` takes."""
+        heat, offset, real = (t.detach().float().cpu().numpy() for t in (self.heat, self.offset, self.real))
+        return heat, offset, real
 
 
 class Stem(nn.Sequential):
@@ -74,24 +81,13 @@ class LandmarkNet(nn.Module):
         return prediction
 
 
-def locate(prediction: Prediction) -> Tensor:
-    """Centres `[B,2]` (x, y in px), where the heat and the kind together are highest.
-
-    The centre is what the best cell and its eight neighbours say of it, each weighted by its heat.
-    """
-    batch, height, width = prediction.heat.shape
-    kind = F.interpolate(prediction.real[:, None].float(), size=(height, width), mode="bilinear")[:, 0]
-    evidence = F.logsigmoid(prediction.heat.float()) + F.logsigmoid(kind)
-    best = evidence.flatten(1).argmax(1)
-    steps = torch.tensor([-1, 0, 1], device=best.device)
-    rows = (best // width)[:, None] + steps.repeat_interleave(3)
-    columns = (best % width)[:, None] + steps.repeat(3)
-    inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
-    rows, columns = rows.clamp(0, height - 1), columns.clamp(0, width - 1)
-    image = torch.arange(batch, device=best.device)[:, None]
-    weights = F.softmax(prediction.heat[image, rows, columns].float().masked_fill(~inside, -torch.inf), dim=1)
-    cells = torch.stack([columns, rows], dim=-1) + 0.5 + prediction.offset[image, :, rows, columns].float()
-    return STRIDE_PX * (weights[..., None] * cells).sum(1)
+def answers(
+    predict: Callable[[Tensor], Prediction], batches: Iterable[tuple[npt.NDArray[np.uint8], Floats]]
+) -> Iterator[tuple[tuple[Floats, Floats, Floats], Floats]]:
+    """Run `predict` (images `[B,3,H,W]` in [0,1] -> `Prediction`) over whole scenes, as `task_metrics` wants it."""
+    for images, shapes in batches:
+        with torch.no_grad():
+            yield predict(torch.from_numpy(np.array(images)).float() / 255).arrays(), np.asarray(shapes)
 
 
 def _strided(in_channels: int, out_channels: int, *, kernel_size: int) -> nn.Sequential:

@@ -19,8 +19,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from litehrnet_stage2.apps.landmarks.metrics import TaskMetrics, evaluate
-from litehrnet_stage2.apps.landmarks.network import Heads, Prediction, Stem
+from litehrnet_stage2.apps.landmarks.metrics import TaskMetrics, task_metrics
+from litehrnet_stage2.apps.landmarks.network import Heads, Prediction, Stem, answers
 from litehrnet_stage2.apps.landmarks.pool import batches, rendered
 from litehrnet_stage2.apps.landmarks.train import TEST_SEED, TRAIN_SEED
 from litehrnet_stage2.apps.landmarks.weights import load_stem_and_heads
@@ -80,7 +80,7 @@ def compare(folder: Path, *, cache: Path, scenes: int, runtimes: Sequence[str] =
     plain, floored = QATStage2.from_float(teacher).calibrate(seen), QATStage2.from_float(teacher)
     calibrate(floored, seen, quantile=1.0, silu_floor=QatConfig().silu_floor)
     features = _features(stem, held_out.images[:SQNR_SCENES])
-    rows = [Row("float", evaluate(_through(stem, teacher, heads), batches(held_out, batch=_BATCH)), None)]
+    rows = [Row("float", task_metrics(answers(_through(stem, teacher, heads), batches(held_out, batch=_BATCH))), None)]
     students = {
         "int8, post-training": plain,
         "int8, post-training, floors raised": floored,
@@ -88,12 +88,14 @@ def compare(folder: Path, *, cache: Path, scenes: int, runtimes: Sequence[str] =
     }
     for name, student in students.items():
         function, proof = freeze(student)
-        metrics = evaluate(_through(stem, integer_stage2(function), heads), batches(held_out, batch=_BATCH))
+        metrics = task_metrics(
+            answers(_through(stem, integer_stage2(function), heads), batches(held_out, batch=_BATCH))
+        )
         rows.append(Row(name, metrics, golden_sqnr(student, teacher, features)))
     with _sessions(function, proof, features[:1], teacher, runtimes) as opened:
         for name, session in opened.items():
             stage2 = _runtime_stage2(session, function.input_quantization)
-            metrics = evaluate(_through(stem, stage2, heads), batches(held_out, batch=_BATCH))
+            metrics = task_metrics(answers(_through(stem, stage2, heads), batches(held_out, batch=_BATCH)))
             rows.append(Row(f"int8, QAT, {name}", metrics, None))
     return Report(tuple(rows), scenes, len(features), CALIBRATION_SCENES, torch.__version__)
 

@@ -23,8 +23,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from litehrnet_stage2.apps.landmarks.loss import task_loss
-from litehrnet_stage2.apps.landmarks.metrics import TaskMetrics, evaluate
-from litehrnet_stage2.apps.landmarks.network import LandmarkNet
+from litehrnet_stage2.apps.landmarks.metrics import TaskMetrics, task_metrics
+from litehrnet_stage2.apps.landmarks.network import LandmarkNet, answers
 from litehrnet_stage2.apps.landmarks.pool import Pool, batches, crops, rendered
 
 TRAIN_SEED, TEST_SEED = 1, 2
@@ -150,7 +150,7 @@ def score(weights: dict[str, Tensor], pool: Pool) -> TaskMetrics:
     network = LandmarkNet()
     network.load_state_dict(weights)
     network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return evaluate(network, batches(pool, batch=10))
+    return task_metrics(answers(network, batches(pool, batch=10)))
 
 
 def _stream(pool: Pool, settings: TrainSettings, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:

@@ -14,8 +14,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from litehrnet_stage2.apps.landmarks.decoding import STRIDE_PX
 from litehrnet_stage2.apps.landmarks.loss import task_loss
-from litehrnet_stage2.apps.landmarks.network import STRIDE_PX, Heads, Stem
+from litehrnet_stage2.apps.landmarks.network import Heads, Stem
 from litehrnet_stage2.apps.landmarks.pool import Pool, crops
 from litehrnet_stage2.apps.qat.config import QatConfig
 from litehrnet_stage2.apps.qat.features import FeatureShards

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from PIL import Image
 
 from litehrnet_stage2.apps.landmarks import photographs, scene
+from litehrnet_stage2.apps.landmarks.decoding import locate, named_marker
+from litehrnet_stage2.apps.landmarks.drawing import FOUND, draw_answer
 from litehrnet_stage2.apps.landmarks.loss import task_loss
-from litehrnet_stage2.apps.landmarks.metrics import evaluate
-from litehrnet_stage2.apps.landmarks.network import LandmarkNet, Prediction, locate
+from litehrnet_stage2.apps.landmarks.metrics import task_metrics
+from litehrnet_stage2.apps.landmarks.network import LandmarkNet, Prediction
 from litehrnet_stage2.apps.landmarks.pool import Pool, crops, rendered
 from litehrnet_stage2.apps.landmarks.train import TrainSettings, learning_rate_factor, train
-from litehrnet_stage2.apps.landmarks.weights import load_network, save_network
+from litehrnet_stage2.apps.landmarks.weights import SHIPPED, load_network, save_network
 
 
 def _photographs() -> tuple[np.ndarray, ...]:
@@ -103,7 +109,64 @@ def _ideal(x: float, y: float) -> Prediction:
 
 @pytest.mark.parametrize(("x", "y"), [(50.3, 21.7), (0.4, 0.2), (127.9, 63.5), (64.0, 32.0)])
 def test_locate_reads_a_centre_to_sub_pixel_precision_up_to_the_border(x: float, y: float) -> None:
-    assert locate(_ideal(x, y))[0].tolist() == pytest.approx([x, y], abs=1e-3)
+    assert locate(*_ideal(x, y).arrays())[0].tolist() == pytest.approx([x, y], abs=1e-3)
+
+
+def _locate_in_torch(prediction: Prediction) -> torch.Tensor:
+    """What `decoding.locate` says in numpy, said with torch's own operators."""
+    batch, height, width = prediction.heat.shape
+    kind = F.interpolate(prediction.real[:, None], size=(height, width), mode="bilinear")[:, 0]
+    best = (F.logsigmoid(prediction.heat) + F.logsigmoid(kind)).flatten(1).argmax(1)
+    centres = []
+    for image in range(batch):
+        row, column = divmod(int(best[image]), width)
+        cells = [(r, c) for r in (row - 1, row, row + 1) for c in (column - 1, column, column + 1)]
+        cells = [(r, c) for r, c in cells if 0 <= r < height and 0 <= c < width]
+        weights = torch.stack([prediction.heat[image, r, c] for r, c in cells]).softmax(0)
+        said = torch.stack([torch.tensor([c + 0.5, r + 0.5]) + prediction.offset[image, :, r, c] for r, c in cells])
+        centres.append(4 * (weights[:, None] * said).sum(0))
+    return torch.stack(centres)
+
+
+def test_the_numpy_decoding_equals_torchs_on_any_heads_and_on_photographs(photographs: np.ndarray) -> None:
+    generator = torch.Generator().manual_seed(0)
+    shapes = ((16, 9, 14), (16, 2, 9, 14), (16, 9, 14))
+    heat, offset, real = (3 * torch.randn(shape, generator=generator) for shape in shapes)
+    network = load_network(SHIPPED)
+    with torch.no_grad():
+        seen = network.heads(*network.stage2(torch.from_numpy(photographs)))
+    for prediction in (Prediction(F.pad(heat, (0, 0, 0, 1)), F.pad(offset, (0, 0, 0, 1)), real[:, :5, :7]), seen):
+        expected = _locate_in_torch(prediction).numpy()
+        np.testing.assert_allclose(locate(*prediction.arrays()), expected, rtol=0, atol=1e-3)
+
+
+def test_a_shape_is_named_by_the_cell_that_it_lies_in() -> None:
+    real = np.full((1, 4, 8), -1, np.float32)
+    real[0, 2, 5] = 1
+    points = np.array([[[40.0, 16.0], [47.9, 23.9], [48.0, 16.0], [-1.0, -1.0]]], np.float32)
+    assert named_marker(real, points).tolist() == [[True, True, False, False]]
+
+
+def test_decoding_needs_no_torch() -> None:
+    script = (
+        "import sys; from litehrnet_stage2.apps.landmarks import decoding, drawing, metrics as m\n"
+        "print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-P", "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_the_drawing_marks_the_centre_and_leaves_it_visible(tmp_path: Path) -> None:
+    image = np.full((3, 64, 96), 90, np.uint8)
+    draw_answer(image, (40.5, 20.5), tmp_path / "answer.png", true=(42.0, 20.0), scale=2)
+    with Image.open(tmp_path / "answer.png") as picture:
+        pixels = np.asarray(picture.convert("RGB"))
+    assert pixels.shape == (128, 192, 3)
+    rows, columns = np.nonzero((pixels == FOUND).all(axis=2))
+    assert (columns.mean() / 2, rows.mean() / 2) == pytest.approx((40.5, 20.5), abs=0.5)
+    assert (pixels[41, 81] == 90).all()
+    with pytest.raises(ValueError, match=r"float32 \[3, 4, 4\]"):
+        draw_answer(np.zeros((3, 4, 4), np.float32), (0, 0), tmp_path / "no.png")
 
 
 def test_the_loss_prefers_the_right_centre_and_the_right_kind() -> None:
@@ -119,17 +182,16 @@ def test_the_loss_prefers_the_right_centre_and_the_right_kind() -> None:
 def test_metrics_count_a_perfect_predictor_as_perfect_and_a_blind_one_as_lost() -> None:
     shapes = np.full((2, scene.MAX_SHAPES, 3), -1, np.float32)
     shapes[:, 0] = (50.3, 21.7, 1), (90.0, 40.0, 1)
-    batch = [(np.zeros((2, 3, 64, 128), np.uint8), shapes)]
     both = [_ideal(50.3, 21.7), _ideal(90.0, 40.0)]
     perfect = Prediction(*(torch.cat([getattr(p, f) for p in both]) for f in ("heat", "offset", "real")))
-    good = evaluate(lambda _: perfect, batch)
+    good = task_metrics([(perfect.arrays(), shapes)])
     assert (good.detection, good.within_2px, good.decoy_accuracy) == (1.0, 1.0, 1.0)
     assert good.error_p95_px < 0.01
     blind = Prediction(-perfect.heat, torch.zeros_like(perfect.offset), -perfect.real)
-    bad = evaluate(lambda _: blind, batch)
+    bad = task_metrics([(blind.arrays(), shapes)])
     assert (bad.detection, bad.within_2px, bad.decoy_accuracy) == (0.0, 0.0, 0.0)
     with pytest.raises(ValueError, match="no scene"):
-        evaluate(lambda _: perfect, [])
+        task_metrics([])
 
 
 def test_the_learning_rate_rises_then_falls_to_zero() -> None:

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from litehrnet_stage2.apps.landmarks.metrics import evaluate
+from litehrnet_stage2.apps.landmarks.metrics import task_metrics
+from litehrnet_stage2.apps.landmarks.network import answers
 from litehrnet_stage2.apps.landmarks.pool import Pool, batches, rendered
 from litehrnet_stage2.apps.landmarks.report import compare, integer_stage2, write_report
 from litehrnet_stage2.apps.landmarks.train import TEST_SEED
@@ -25,7 +26,7 @@ def held_out(tmp_path_factory: pytest.TempPathFactory) -> Pool:
 
 
 def test_the_float_weights_find_the_marker_among_decoys(held_out: Pool) -> None:
-    metrics = evaluate(load_network(SHIPPED), batches(held_out, batch=10))
+    metrics = task_metrics(answers(load_network(SHIPPED), batches(held_out, batch=10)))
     assert metrics.detection >= 0.9
     assert metrics.within_2px >= 0.85
     assert metrics.error_p95_px <= 2.0
@@ -41,8 +42,8 @@ def test_the_int8_weights_freeze_and_find_the_centres_that_float_finds(held_out:
     stem, heads = load_stem_and_heads(SHIPPED / "landmarks.safetensors")
     stage2 = integer_stage2(function)
     with torch.no_grad():
-        int8 = evaluate(lambda images: heads(*stage2(stem(images))), batches(few, batch=8))
-    floating = evaluate(load_network(SHIPPED), batches(few, batch=8))
+        int8 = task_metrics(answers(lambda images: heads(*stage2(stem(images))), batches(few, batch=8)))
+    floating = task_metrics(answers(load_network(SHIPPED), batches(few, batch=8)))
     assert abs(int8.detection - floating.detection) <= 1 / 16
     assert abs(int8.error_mean_px - floating.error_mean_px) < 0.15
 

@@ -11,9 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from litehrnet_stage2.apps import example
-from litehrnet_stage2.apps.landmarks.metrics import TaskMetrics
-from litehrnet_stage2.apps.landmarks.metrics import evaluate as evaluate_task
-from litehrnet_stage2.apps.landmarks.network import Prediction
+from litehrnet_stage2.apps.landmarks.metrics import TaskMetrics, task_metrics
+from litehrnet_stage2.apps.landmarks.network import Prediction, answers
 from litehrnet_stage2.apps.landmarks.pool import batches, rendered
 from litehrnet_stage2.apps.landmarks.train import TEST_SEED
 from litehrnet_stage2.apps.landmarks.weights import SHIPPED, load_stem_and_heads
@@ -196,6 +195,8 @@ def test_landmarks_are_found_where_the_float_network_finds_them(
 
     session, teacher = open_session(bundle, "coreml-eval-ane"), load_checkpoint(SHIPPED / "float.safetensors")
     with torch.no_grad():
-        wanted: TaskMetrics = evaluate_task(lambda images: heads(*teacher(stem(images))), batches(scenes, batch=5))
-        found = evaluate_task(lambda images: through_package(session, images), batches(scenes, batch=5))
+        wanted: TaskMetrics = task_metrics(
+            answers(lambda images: heads(*teacher(stem(images))), batches(scenes, batch=5))
+        )
+        found = task_metrics(answers(lambda images: through_package(session, images), batches(scenes, batch=5)))
     assert found.error_median_px == pytest.approx(wanted.error_median_px, abs=0.05)

@@ -1,0 +1,67 @@
+"""What the heads' numbers say, in numpy alone: where the centre is, and which shape is the marker.
+
+A device that runs the network has no torch; this is all that it needs besides a runtime.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float32]
+
+STRIDE_PX = 4  # of the heat and the offset; the kind has twice it
+
+
+def locate(heat: Floats, offset: Floats, real: Floats) -> Floats:
+    """Find the centres float32 `[B,2]` (x, y in px), where the heat and the kind together are highest.
+
+    The centre is what the best cell and its eight neighbours say of it, each weighted by its heat.
+
+    Args:
+        heat: `[B,H/4,W/4]` logits: the marker's centre lies in or near this cell.
+        offset: `[B,2,H/4,W/4]` x and y from the cell's middle to the centre, in cells.
+        real: `[B,H/8,W/8]` logits: the shape here is the marker and no decoy.
+    """
+    batch, height, width = heat.shape
+    evidence = _log_sigmoid(heat) + _log_sigmoid(_upsample2x(real))
+    best = evidence.reshape(batch, -1).argmax(1)
+    steps = np.array([-1, 0, 1])
+    rows = (best // width)[:, None] + np.repeat(steps, 3)
+    columns = (best % width)[:, None] + np.tile(steps, 3)
+    inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+    rows, columns = rows.clip(0, height - 1), columns.clip(0, width - 1)
+    image = np.arange(batch)[:, None]
+    weights = np.where(inside, np.exp(heat[image, rows, columns] - heat[image, rows, columns].max(1, keepdims=True)), 0)
+    weights /= weights.sum(1, keepdims=True)
+    cells = np.stack([columns, rows], axis=-1) + np.float32(0.5) + offset[image, :, rows, columns]
+    centres: Floats = (STRIDE_PX * (weights[..., None] * cells).sum(1)).astype(np.float32)
+    return centres
+
+
+def named_marker(real: Floats, points: Floats) -> npt.NDArray[np.bool_]:
+    """Say for each of the points `[B,S,2]` (x, y in px) whether the kind head takes what is there for the marker.
+
+    Returns `[B,S]`; false means a decoy.
+    """
+    _, height, width = real.shape
+    cells = (points / (2 * STRIDE_PX)).astype(np.int64)
+    image = np.arange(len(points))[:, None]
+    named: npt.NDArray[np.bool_] = real[image, cells[..., 1].clip(0, height - 1), cells[..., 0].clip(0, width - 1)] > 0
+    return named
+
+
+def _log_sigmoid(x: Floats) -> Floats:
+    y: Floats = np.minimum(x, 0) - np.log1p(np.exp(-np.abs(x)))
+    return y
+
+
+def _upsample2x(x: Floats) -> Floats:
+    """Bilinear x2 of `[B,H,W]` with half-pixel centres and clamped edges."""
+    for axis in (1, 2):
+        last = x.shape[axis] - 1
+        before = x.take(np.maximum(np.arange(last + 1) - 1, 0), axis)
+        after = x.take(np.minimum(np.arange(last + 1) + 1, last), axis)
+        pair = np.stack([x * 0.75 + before * 0.25, x * 0.75 + after * 0.25], axis=axis + 1)
+        x = pair.reshape(*x.shape[:axis], 2 * (last + 1), *x.shape[axis + 1 :]).astype(np.float32)
+    return x
