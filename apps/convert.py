@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 
 from litehrnet_stage2.apps import console
+from litehrnet_stage2.reference.contract.artifacts import ARTIFACTS, DEFAULT_TARGETS
 from litehrnet_stage2.reference.errors import InputError
 
 if TYPE_CHECKING:
@@ -37,11 +38,13 @@ def convert(
     targets: Annotated[
         str,
         typer.Option(
-            help="Comma-separated artifacts to make: executorch, onnx and coreml compute the integer function, "
-            "executorch-codes and onnx-codes too, with int8 codes at their border; coreml-ane and executorch-coreml "
-            "are the Neural Engine's float16 form."
+            help="Comma-separated artifacts to make. Of the integer function: "
+            + "; ".join(f"{name}, {row.border}" for name, row in ARTIFACTS.items() if row.exact)
+            + ". Of the Neural Engine's float16 form: "
+            + ", ".join(name for name, row in ARTIFACTS.items() if not row.exact)
+            + "."
         ),
-    ] = "executorch,onnx,coreml",
+    ] = ",".join(DEFAULT_TARGETS),
     coreml_target: Annotated[
         str, typer.Option(help="Oldest system for the Neural Engine's form: iOS17 or iOS18.")
     ] = "iOS17",
@@ -89,8 +92,8 @@ def convert_to_bundle(
 
     from litehrnet_stage2.apps import example, features_file
     from litehrnet_stage2.converters.bundle import check_replaceable, write_bundle
-    from litehrnet_stage2.converters.targets import check_targets
     from litehrnet_stage2.reference.checkpoint import load_checkpoint
+    from litehrnet_stage2.reference.contract.artifacts import check_targets
     from litehrnet_stage2.reference.freeze import freeze
     from litehrnet_stage2.reference.qat import QATStage2
     from litehrnet_stage2.reference.quantizers import Mode, set_mode

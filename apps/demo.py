@@ -8,13 +8,14 @@ from typing import Annotated
 import typer
 
 from litehrnet_stage2.apps import console, convert, parity
+from litehrnet_stage2.reference.contract.artifacts import DEFAULT_TARGETS
 
 
 def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the bundle.")] = Path("bundle"),
     verbose: console.Verbose = False,
 ) -> None:
-    """Convert the shipped Stage2 to all three artifacts and check that every runtime gives the same codes.
+    """Convert the shipped Stage2 to the default artifacts and check that every runtime gives the same codes.
 
     Example:
 
@@ -25,7 +26,7 @@ def demo(
             out,
             checkpoint=None,
             calibration=None,
-            targets=["executorch", "onnx", "coreml"],
+            targets=list(DEFAULT_TARGETS),
             progress=progress,
         )
         results = parity.check_bundle(out, runtimes=None, inputs=None, threads=1, progress=progress)

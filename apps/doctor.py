@@ -32,7 +32,7 @@ def doctor(json: console.JsonFile = None, verbose: console.Verbose = False) -> N
         console.write_json([{**vars(capability)} for capability in found], json)
     if str(json) != "-":
         console.out.print(_table(found))
-    able = any(c.ready for c in found if c.group == "runtime" and "peer" not in c.name)
+    able = any(c.ready for c in found if c.group == "runtime")
     raise typer.Exit(0 if able else 1)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias, Union
 
@@ -89,13 +89,13 @@ def check_bundle(
         BundleError, RuntimeUnavailableError: a runtime cannot be opened.
     """
     from litehrnet_stage2.apps.features_file import load_features
+    from litehrnet_stage2.reference.contract.artifacts import DEVICE_RUNTIMES
     from litehrnet_stage2.runtime import OWN_FUNCTION, Bundle, check_fidelity, check_parity, expected, open_session
-    from litehrnet_stage2.runtime.devices import DEVICE_RUNTIMES
 
     opened = Bundle.open(folder)
     chosen = runtimes is not None
     if runtimes is None and device is not None:
-        runtimes = [name for name, entry in DEVICE_RUNTIMES.items() if entry.target in opened.manifest.artifacts]
+        runtimes = [name for name, way in DEVICE_RUNTIMES.items() if way.runs_any(opened.manifest.artifacts)]
     elif runtimes is None:
         runtimes = default_runtimes(opened.manifest.artifacts, progress)
     runtimes = list(dict.fromkeys(runtimes))
@@ -162,24 +162,19 @@ def _check_on_device(
     return results
 
 
-_DEFAULTS = {
-    "executorch": ("executorch", ("torch", "executorch")),
-    "onnx": ("onnxruntime", ("onnxruntime",)),
-    "coreml": ("coreml-eval", ("coremltools",)),
-}
-"""Of each artifact that computes the integer function: the runtime it is checked in, and the packages that needs."""
-
-
-def default_runtimes(artifacts: Mapping[str, str], progress: console.Progress) -> list[str]:
+def default_runtimes(artifacts: Container[str], progress: console.Progress) -> list[str]:
     """Golden, and a runtime for each artifact that computes the integer function and can be run here."""
-    runtimes = ["golden"]
-    for artifact in artifacts:
-        runtime, packages = _DEFAULTS.get(artifact, ("", ()))
-        missing = [package for package in packages if importlib.util.find_spec(package) is None]
+    from litehrnet_stage2.reference.contract.artifacts import LIBRARIES, RUNTIMES
+
+    runtimes = []
+    for name, runtime in RUNTIMES.items():
+        if not (runtime.runs_any(artifacts) and runtime.exact and runtime.checks):
+            continue
+        missing = [p for p in LIBRARIES[runtime.library].packages if importlib.util.find_spec(p) is None]
         if missing:
-            progress(f"leaving out {runtime}, which needs {' and '.join(missing)}")
-        elif runtime:
-            runtimes.append(runtime)
+            progress(f"leaving out {name}, which needs {' and '.join(missing)}")
+        else:
+            runtimes.append(name)
     return runtimes
 
 

@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from litehrnet_stage2.converters.coverage import Coverage
-from litehrnet_stage2.converters.targets import DEFAULT_TARGETS, TARGETS, Deployment, check_targets
+from litehrnet_stage2.converters.targets import Deployment, load_converter
 from litehrnet_stage2.reference import golden, integer_function
+from litehrnet_stage2.reference.contract.artifacts import ARTIFACTS, DEFAULT_TARGETS, check_targets
 from litehrnet_stage2.reference.freeze import Proof
 from litehrnet_stage2.reference.integer_function import INPUT, OUTPUTS, IntegerFunction, Quantization
 from litehrnet_stage2.reference.manifest import (
@@ -35,6 +36,9 @@ from litehrnet_stage2.reference.manifest import (
 
 FloatNetwork: TypeAlias = Callable[[NDArray[np.float32]], tuple[NDArray[np.float32], NDArray[np.float32]]]
 """Features float32 `[N, in_channels, H, W]` to float32 `Y1`, `Y2`: the network before quantisation."""
+
+NAME = "stage2"
+"""Of the function: its files are called after it."""
 
 TOOLS = ("litehrnet-stage2", "torch", "executorch", "coremltools", "onnx", "onnxruntime", "numpy")
 
@@ -121,7 +125,8 @@ def _fill(
     coverage: dict[str, Coverage] = {}
     for name in targets:
         progress(f"converting to {name}")
-        coverage[name] = TARGETS[name].load()(function, folder / TARGETS[name].artifact, deployment)
+        artifact = ARTIFACTS[name]
+        coverage[name] = load_converter(artifact)(function, folder / artifact.file(NAME), deployment)
     progress("evaluating the golden codes")
     integer_function.save(function, folder / FUNCTION)
     q = function.input_quantization
@@ -142,7 +147,7 @@ def _fill(
             _spec(name, outputs[name].shape[1:], quantization)
             for name, quantization in function.output_quantization.items()
         ),
-        artifacts={name: TARGETS[name].artifact for name in targets},
+        artifacts={name: ARTIFACTS[name].file(NAME) for name in targets},
         coverage={name: dataclasses.asdict(entry) for name, entry in coverage.items()},
         proof=dataclasses.asdict(proof),
         versions=_versions(),

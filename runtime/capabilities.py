@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import platform
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from litehrnet_stage2.reference.contract.artifacts import ARTIFACTS, LIBRARIES, RUNTIMES
 from litehrnet_stage2.runtime.devices import DeviceError, check_devices
 from litehrnet_stage2.runtime.latency import environment, monitor
 from litehrnet_stage2.runtime.program import library_version
@@ -21,9 +21,7 @@ INT8_FEATURES = {
 }
 
 PACKAGES = (
-    ("converter", "ExecuTorch", ("torch", "executorch"), "convert"),
-    ("converter", "ONNX", ("torch", "onnx"), "convert"),
-    ("converter", "Core ML", ("torch", "coremltools"), "convert"),
+    *(("converter", name, row.made_with, row.extra) for name, row in ARTIFACTS.items() if row.exact),
     ("training", "qat", ("torch", "safetensors", "matplotlib"), "qat"),
     ("peer", "fp32, stock", ("torch", "executorch", "torchao", "onnx", "onnxscript"), "convert"),
     ("peer", "litert", ("torch", "litert-torch", "ai-edge-quantizer", "ai-edge-litert"), "peers"),
@@ -72,22 +70,19 @@ def _processor() -> Iterator[Capability]:
 
 
 def _runtimes() -> Iterator[Capability]:
-    libraries = (
-        ("executorch", "ExecuTorch", "convert"),
-        ("onnxruntime", "ONNX Runtime", ""),
-        ("litert", "LiteRT (peer)", "peers"),
-    )
-    for library, name, extra in libraries:
+    for name in dict.fromkeys(runtime.library for runtime in RUNTIMES.values() if runtime.artifact is not None):
+        library = LIBRARIES[name]
         try:
-            version = library_version(library)
+            version = library_version(name)
         except RuntimeUnavailableError as error:
-            remedy = install(extra) if extra else "pip install onnxruntime"
-            yield Capability(group="runtime", name=name, ready=False, detail=str(error).split(":")[0], remedy=remedy)
+            remedy = install(library.extra) if library.extra else f"pip install {' '.join(library.packages)}"
+            here = library.system in ("", platform.system())
+            detail = str(error).split(":")[0]
+            yield Capability(
+                group="runtime", name=library.title, ready=False, detail=detail, remedy=remedy if here else None
+            )
         else:
-            yield Capability(group="runtime", name=name, ready=True, detail=version)
-    mac = sys.platform == "darwin"
-    detail = "predictions" if mac else "predictions need macOS; packages are evaluated operator by operator here"
-    yield Capability(group="runtime", name="Core ML", ready=mac, detail=detail)
+            yield Capability(group="runtime", name=library.title, ready=True, detail=version)
 
 
 def _packages() -> Iterator[Capability]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from litehrnet_stage2.reference.contract.artifacts import RUNTIMES
 from litehrnet_stage2.reference.integer_function import OUTPUTS, Quantization
 from litehrnet_stage2.reference.manifest import TensorSpec
 from litehrnet_stage2.runtime.bundle import Golden
@@ -20,7 +21,7 @@ from litehrnet_stage2.runtime.session import Session, SessionInfo
 
 MOST_LOSS_DB = 0.5
 
-OWN_FUNCTION = ("coreml-eval-ane", "coreml-ane")
+OWN_FUNCTION = tuple(name for name, runtime in RUNTIMES.items() if not runtime.exact)
 """The runtimes that are judged this way: their artifact computes another function."""
 
 

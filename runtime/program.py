@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from litehrnet_stage2.reference.contract.artifacts import ARTIFACTS, LIBRARIES, Border
 from litehrnet_stage2.reference.integer_function import Quantization
 from litehrnet_stage2.reference.manifest import TensorSpec
 
@@ -43,33 +44,18 @@ class Program(ABC):
         return outputs
 
 
-@dataclass(frozen=True)
-class CodesFormat:
-    """How codes lie at an artifact's border; its shape is that of the float one.
-
-    Attributes:
-        offset: 0 for int8, 128 for uint8 codes, which are higher by as much.
-        channels_last: in memory the channels of a pixel are neighbours.
-    """
-
-    offset: int
-    channels_last: bool
-
-
-CODES_FORMATS = {"int8 NHWC": CodesFormat(0, True), "uint8 NCHW": CodesFormat(128, False)}
-"""By name: what ExecuTorch with XNNPACK takes without a conversion, and what ONNX Runtime does."""
+CODES_FORMATS: Mapping[str, Border] = {str(row.border): row.border for row in ARTIFACTS.values() if row.border.codes}
+"""The borders of artifacts that take and give codes, by what a candidate calls them."""
 
 
 class CodesProgram(Program):
     """A program that takes and gives the function's own codes, quantised and dequantised here."""
 
-    def __init__(
-        self, inner: Program, inp: TensorSpec, outputs: tuple[TensorSpec, TensorSpec], format_: CodesFormat
-    ) -> None:
+    def __init__(self, inner: Program, inp: TensorSpec, outputs: tuple[TensorSpec, TensorSpec], border: Border) -> None:
         self.inner = inner
         self._input, *self._outputs = (Quantization(np.float32(s.scale), s.zero_point) for s in (inp, *outputs))
-        self._format = format_
-        self._flip = np.uint8(format_.offset)  # int8 codes and those 128 higher differ in their highest bit
+        self._channels_last = border.layout == "channels_last"
+        self._flip = np.uint8(border.offset)  # int8 codes and those 128 higher differ in their highest bit
 
     def prepare(self, image: Float) -> Array:
         """Quantise."""
@@ -77,7 +63,7 @@ class CodesProgram(Program):
 
     def from_codes(self, codes: Codes) -> Array:
         """What `run` takes, of int8 codes `[1,C,H,W]`."""
-        if self._format.channels_last:
+        if self._channels_last:
             codes = np.ascontiguousarray(codes.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
         else:
             codes = np.ascontiguousarray(codes)
@@ -98,21 +84,14 @@ class CodesProgram(Program):
         return y1, y2
 
 
-LIBRARIES = {
-    "executorch": "litehrnet_stage2.runtime.executorch_session",
-    "onnxruntime": "litehrnet_stage2.runtime.onnxruntime_session",
-    "litert": "litehrnet_stage2.runtime.litert_program",
-}
-"""Module of each library; it has `open_program(content, threads, exact=)` and `library_version()`."""
-
-
 def open_program(library: str, content: bytes, *, threads: int, exact: bool) -> Program:
     """Open an artifact's bytes: a bundle's, which has to give the golden codes (`exact`), or another's.
 
     Raises:
         RuntimeUnavailableError: the library is not installed.
     """
-    return cast(Program, importlib.import_module(LIBRARIES[library]).open_program(content, threads, exact=exact))
+    module = importlib.import_module(LIBRARIES[library].program)
+    return cast(Program, module.open_program(content, threads, exact=exact))
 
 
 def library_version(library: str) -> str:
@@ -121,4 +100,4 @@ def library_version(library: str) -> str:
     Raises:
         RuntimeUnavailableError: the library is not installed.
     """
-    return cast(str, importlib.import_module(LIBRARIES[library]).library_version())
+    return cast(str, importlib.import_module(LIBRARIES[library].program).library_version())

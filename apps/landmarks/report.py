@@ -29,6 +29,7 @@ from litehrnet_stage2.apps.qat.fine_tune import Sqnr, golden_sqnr
 from litehrnet_stage2.apps.qat.ranges import calibrate
 from litehrnet_stage2.reference import golden
 from litehrnet_stage2.reference.checkpoint import load_checkpoint
+from litehrnet_stage2.reference.contract.artifacts import RUNTIMES
 from litehrnet_stage2.reference.errors import InputError
 from litehrnet_stage2.reference.freeze import Proof, freeze
 from litehrnet_stage2.reference.integer_function import IntegerFunction, Quantization
@@ -38,7 +39,9 @@ from litehrnet_stage2.runtime import Session
 
 CALIBRATION_SCENES = 64
 SQNR_SCENES = 64
-RUNTIME_TARGETS = {"onnxruntime": "onnx", "executorch": "executorch"}
+RUNTIME_TARGETS = {
+    name: runtime.artifact.name for name, runtime in RUNTIMES.items() if runtime.artifact is not None and runtime.exact
+}
 """Runtimes that the report can evaluate in, and the artifact each opens."""
 
 _BATCH = 10

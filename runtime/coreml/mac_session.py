@@ -94,3 +94,13 @@ def check_mac(command: str, instead: str) -> None:
         raise RuntimeUnavailableError(
             "Core ML is reached through coremltools, which is missing: pip install -e '.[convert]'"
         )
+
+
+def library_version() -> str:
+    """Version of coremltools.
+
+    Raises:
+        RuntimeUnavailableError: this is no Mac, or coremltools is not installed.
+    """
+    check_mac("stage2 parity", "its packages are evaluated operator by operator here")
+    return metadata.version("coremltools")

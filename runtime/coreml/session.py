@@ -12,6 +12,7 @@ from litehrnet_stage2.reference.manifest import BundleError
 from litehrnet_stage2.runtime.bundle import Bundle
 from litehrnet_stage2.runtime.coreml.evaluate import check_supported, evaluate
 from litehrnet_stage2.runtime.coreml.program import Program
+from litehrnet_stage2.runtime.coreml.proto import message_modules
 from litehrnet_stage2.runtime.program import Float
 from litehrnet_stage2.runtime.session import RuntimeUnavailableError, Session, SessionInfo, session_info
 
@@ -57,3 +58,16 @@ def open_evaluator(bundle: Bundle, *, runtime: str, target: str, threads: int) -
         raise BundleError(f"{bundle.folder / artifact} maps {names[0]} to {names[1]}, not {INPUT} to y1 and y2")
     info = session_info(bundle, runtime=runtime, version=np.__version__, artifact=artifact, threads=threads)
     return EvaluatorSession(info, program)
+
+
+def library_version() -> str:
+    """Version of numpy, which evaluates.
+
+    Raises:
+        RuntimeUnavailableError: coremltools, whose messages describe a package, is not installed.
+    """
+    try:
+        message_modules()
+    except ModuleNotFoundError as error:
+        raise RuntimeUnavailableError(f"Core ML packages cannot be evaluated: {error}") from error
+    return np.__version__

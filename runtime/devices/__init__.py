@@ -13,13 +13,12 @@ from litehrnet_stage2.runtime.devices.emulation import CPU_MODELS, prepare_emula
 from litehrnet_stage2.runtime.devices.errors import DeviceError, MissingToolError, RunnerError
 from litehrnet_stage2.runtime.devices.facts import CoreKind, DeviceFacts
 from litehrnet_stage2.runtime.devices.parse import ACCEPTED, DeviceCheck, check_devices, parse_device
-from litehrnet_stage2.runtime.devices.session import DEVICE_RUNTIMES, DeviceSession, open_device_session
+from litehrnet_stage2.runtime.devices.session import DeviceSession, open_device_session
 from litehrnet_stage2.runtime.devices.toolchain import EXECUTORCH_VERSION, RunnerBuild, build_runner
 
 __all__ = [
     "ACCEPTED",
     "CPU_MODELS",
-    "DEVICE_RUNTIMES",
     "EXECUTORCH_VERSION",
     "CoreKind",
     "Device",

@@ -3,37 +3,19 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self, Unpack
 
 import numpy as np
 
+from litehrnet_stage2.reference.contract.artifacts import DEVICE_RUNTIMES
 from litehrnet_stage2.runtime.bundle import Bundle
 from litehrnet_stage2.runtime.devices.device import Device, EmulatedDevice, InstructionCount, NativeRun, RunOptions
 from litehrnet_stage2.runtime.devices.facts import DeviceFacts
 from litehrnet_stage2.runtime.devices.toolchain import EXECUTORCH_VERSION
-from litehrnet_stage2.runtime.program import CODES_FORMATS, Array, CodesProgram, Float, Outputs, Program
+from litehrnet_stage2.runtime.program import Array, CodesProgram, Float, Outputs, Program
 from litehrnet_stage2.runtime.session import OutputError, Session, SessionInfo, session_info
-
-
-@dataclass(frozen=True)
-class DeviceRuntime:
-    """A runtime that devices can have: the artifact it runs, its library, and the codes at its border."""
-
-    target: str
-    library: str
-    codes: str | None
-
-
-DEVICE_RUNTIMES = {
-    "executorch": DeviceRuntime("executorch", "executorch", None),
-    "onnxruntime": DeviceRuntime("onnx", "onnxruntime", None),
-    "executorch-codes": DeviceRuntime("executorch-codes", "executorch", "int8 NHWC"),
-    "onnxruntime-codes": DeviceRuntime("onnx-codes", "onnxruntime", "uint8 NCHW"),
-}
-"""By the names that they have on this machine."""
 
 
 class DeviceProgram(Program):
@@ -81,8 +63,8 @@ class DeviceSession(Session):
         file.write_bytes(content)
         self._inner = DeviceProgram(device, runtime.library, file, threads=info.threads)
         self._program: Program = self._inner
-        if runtime.codes:
-            self._program = CodesProgram(self._inner, info.input, info.outputs, CODES_FORMATS[runtime.codes])
+        if runtime.artifact is not None and runtime.artifact.border.codes:
+            self._program = CodesProgram(self._inner, info.input, info.outputs, runtime.artifact.border)
 
     def __enter__(self) -> Self:
         return self
@@ -153,7 +135,7 @@ def open_device_session(bundle: Bundle | Path, runtime: str, device: Device, *, 
         raise ValueError(f"`threads` (={threads}) must be at least 1")
     opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
     entry = DEVICE_RUNTIMES[runtime]
-    artifact = opened.artifact(entry.target)
+    artifact = opened.artifact(entry.artifact.name if entry.artifact else "")
     content = opened.read(artifact)
     version = EXECUTORCH_VERSION if entry.library == "executorch" else device.onnxruntime_version()
     info = session_info(opened, runtime=runtime, version=version, artifact=artifact, threads=threads)

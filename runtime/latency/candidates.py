@@ -2,35 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
+from litehrnet_stage2.reference.contract.artifacts import ARTIFACTS, LIBRARIES, Artifact
 from litehrnet_stage2.reference.errors import InputError
 from litehrnet_stage2.runtime.bundle import Bundle
 from litehrnet_stage2.runtime.latency.plan import Candidate
 
-
-@dataclass(frozen=True)
-class Benchable:
-    """A runtime whose artifact is one file: its target in the bundle, its library, and what it is."""
-
-    target: str
-    library: str
-    codes: str | None
-    description: str
-
-
-BENCHABLE = {
-    "executorch": Benchable("executorch", "executorch", None, "the integer function, float32 in and out"),
-    "onnxruntime": Benchable("onnx", "onnxruntime", None, "the integer function, float32 in and out"),
-    "executorch-codes": Benchable(
-        "executorch-codes", "executorch", "int8 NHWC", "the integer function, int8 codes in and out, channels last"
-    ),
-    "onnxruntime-codes": Benchable(
-        "onnx-codes", "onnxruntime", "uint8 NCHW", "the integer function, uint8 codes in and out"
-    ),
+BENCHABLE: Mapping[str, Artifact] = {
+    name: row
+    for row in ARTIFACTS.values()
+    for name, library in row.runtimes.items()
+    if library == row.library and not LIBRARIES[library].system
 }
-"""By the name of the runtime."""
+"""Artifacts that are timed in the library that apps open them with, by the name of the runtime."""
 
 
 def bundle_candidates(bundle: Bundle, *, runtimes: Sequence[str] | None, threads: Sequence[int]) -> list[Candidate]:
@@ -41,7 +26,7 @@ def bundle_candidates(bundle: Bundle, *, runtimes: Sequence[str] | None, threads
         BundleError: the bundle has no artifact for a runtime asked for, or one that was changed or cut short.
     """
     if runtimes is None:
-        runtimes = [name for name, entry in BENCHABLE.items() if entry.target in bundle.manifest.artifacts]
+        runtimes = [name for name, entry in BENCHABLE.items() if entry.name in bundle.manifest.artifacts]
         if not runtimes:
             raise InputError(f"{bundle.folder} has no artifact that can be timed here: convert again")
     if unknown := [name for name in runtimes if name not in BENCHABLE]:
@@ -51,7 +36,7 @@ def bundle_candidates(bundle: Bundle, *, runtimes: Sequence[str] | None, threads
     candidates = []
     for name in dict.fromkeys(runtimes):
         entry = BENCHABLE[name]
-        artifact = bundle.artifact(entry.target)
+        artifact = bundle.artifact(entry.name)
         bundle.read(artifact)  # so that a damaged one is refused before anything is timed
         candidates += [
             Candidate(
@@ -60,10 +45,10 @@ def bundle_candidates(bundle: Bundle, *, runtimes: Sequence[str] | None, threads
                 path=str(bundle.folder / artifact),
                 sha256=bundle.manifest.files[artifact].sha256,
                 threads=count,
-                exact=True,
-                codes=entry.codes,
-                description=entry.description,
-                coverage=bundle.manifest.coverage.get(entry.target),
+                exact=entry.exact,
+                codes=str(entry.border) if entry.border.codes else None,
+                description=f"the integer function, {entry.border}",
+                coverage=bundle.manifest.coverage.get(entry.name),
             )
             for count in dict.fromkeys(threads)
         ]

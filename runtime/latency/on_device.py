@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
+from litehrnet_stage2.reference.contract.artifacts import LIBRARIES
 from litehrnet_stage2.reference.errors import InputError
 from litehrnet_stage2.reference.manifest import BundleError, FileEntry
 from litehrnet_stage2.runtime.bundle import Bundle, Golden
-from litehrnet_stage2.runtime.devices import DEVICE_RUNTIMES, Device, DeviceError, EmulatedDevice, NativeRun
+from litehrnet_stage2.runtime.devices import Device, DeviceError, EmulatedDevice, NativeRun
 from litehrnet_stage2.runtime.devices.session import DeviceProgram
 from litehrnet_stage2.runtime.latency import plan, statistics
 from litehrnet_stage2.runtime.latency.benchmark import Settings
@@ -107,7 +108,7 @@ class _Running:
 
     def __post_init__(self) -> None:
         path, candidate = Path(self.candidate.path), self.candidate
-        if candidate.library not in {entry.library for entry in DEVICE_RUNTIMES.values()}:
+        if not LIBRARIES[candidate.library].on_devices:
             self.failure = f"devices do not run {candidate.library}"
         elif FileEntry.of(path.read_bytes()).sha256 != candidate.sha256:
             raise BundleError(f"{path} was changed since it was made: convert or build it again")

@@ -12,7 +12,8 @@ import torch
 from coremltools.proto import Model_pb2
 
 from litehrnet_stage2.converters.mlpackage import DEBUG_MAPPING, tidy
-from litehrnet_stage2.converters.targets import TARGETS, Deployment
+from litehrnet_stage2.converters.targets import Deployment, load_converter
+from litehrnet_stage2.reference.contract.artifacts import ARTIFACTS
 from litehrnet_stage2.reference.integer_function import IntegerFunction
 from litehrnet_stage2.reference.neural_engine import NeuralEngineStage2
 from litehrnet_stage2.runtime.coreml import Program, evaluate
@@ -35,8 +36,8 @@ def test_a_package_holds_its_program_its_weights_and_its_manifest_alone(apple_bu
 def test_equal_functions_give_equal_bytes(
     apple_bundle: Path, small_function: IntegerFunction, tmp_path: Path, target: str
 ) -> None:
-    name = TARGETS[target].artifact
-    TARGETS[target].load()(small_function, tmp_path / name, SMALL)
+    name = ARTIFACTS[target].file("stage2")
+    load_converter(ARTIFACTS[target])(small_function, tmp_path / name, SMALL)
     if target == "executorch-coreml":
         assert (tmp_path / name).read_bytes() == (apple_bundle / name).read_bytes()
     else:
