@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from litehrnet_stage2.reference.contract.artifacts import ARTIFACTS
 from litehrnet_stage2.runtime.bundle import Bundle
 from litehrnet_stage2.runtime.onnxruntime_session import library_version, open_program
-from litehrnet_stage2.runtime.program import CODES_FORMATS, CodesProgram
+from litehrnet_stage2.runtime.program import CodesProgram
 from litehrnet_stage2.runtime.session import CodesSession, session_info
 
 
@@ -17,5 +18,5 @@ def open_session(bundle: Bundle, threads: int) -> CodesSession:
         bundle, runtime="onnxruntime-codes", version=library_version(), artifact=artifact, threads=threads
     )
     program = open_program(content, threads, exact=True)
-    border = CODES_FORMATS["uint8 NCHW"]
+    border = ARTIFACTS["onnx-codes"].border
     return CodesSession(info, CodesProgram(program, manifest.input, manifest.outputs, border))
