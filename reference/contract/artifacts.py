@@ -15,6 +15,8 @@ from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
+from litehrnet_stage2.reference.errors import InputError
+
 Dtype: TypeAlias = Literal["float32", "float16", "int8", "uint8"]
 Layout: TypeAlias = Literal["NCHW", "channels_last", "NHWC"]
 
@@ -269,9 +271,9 @@ def check_targets(names: Sequence[str]) -> None:
     """Check the names of artifacts to make.
 
     Raises:
-        ValueError: there is none, or one is unknown.
+        InputError: there is none, or one is unknown.
     """
     if not names:
-        raise ValueError(f"no target was named: the targets are {', '.join(ARTIFACTS)}")
+        raise InputError(f"no target was named: the targets are {', '.join(ARTIFACTS)}")
     if unknown := [name for name in names if name not in ARTIFACTS]:
-        raise ValueError(f"unknown target {unknown[0]!r}: the targets are {', '.join(ARTIFACTS)}")
+        raise InputError(f"unknown target {unknown[0]!r}: the targets are {', '.join(ARTIFACTS)}")
