@@ -151,7 +151,7 @@ def _check_on_device(
         for runtime in runtimes:
             if not chosen and runtime.startswith("onnxruntime"):
                 try:
-                    device.onnxruntime_version()
+                    device.library_version("onnxruntime")
                 except DeviceError as error:
                     progress(f"leaving out {runtime}: {error}")
                     continue

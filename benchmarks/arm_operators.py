@@ -213,7 +213,7 @@ def count(module: nn.Module, example: Tensor, device: EmulatedDevice) -> int:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "operator.pte")
         path.write_bytes(xnnpack_lowering.serialize(program, example.shape[1]))
-        return round(device.count_instructions(path, np.ascontiguousarray(example.numpy())).per_inference)
+        return round(device.count_instructions("executorch", path, np.ascontiguousarray(example.numpy())).per_inference)
 
 
 def table(title: str, costs: list[Cost]) -> Table:

@@ -1,4 +1,4 @@
-"""A device: runs `.pte` and `.onnx` files where it is, and says what it is, whatever way it is reached."""
+"""A device: runs artifacts where it is, and says what it is, whatever way it is reached."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import numpy.typing as npt
 from litehrnet_stage2.runtime.child import PYTHON
 from litehrnet_stage2.runtime.devices.cache import Progress, cache_root, silent
 from litehrnet_stage2.runtime.devices.emulation import (
-    ONNXRUNTIME,
+    LIBRARY_WHEELS,
     CpuModel,
     emulator,
     prepare_emulation,
@@ -32,6 +32,7 @@ from litehrnet_stage2.runtime.devices.facts import (
     parse_facts,
 )
 from litehrnet_stage2.runtime.devices.toolchain import (
+    EXECUTORCH_VERSION,
     build_instruction_counter,
     build_runner,
     canonical_arch,
@@ -39,6 +40,11 @@ from litehrnet_stage2.runtime.devices.toolchain import (
 from litehrnet_stage2.runtime.devices.transport import LocalTransport, Transport, run_local
 
 Array = npt.NDArray[Any]
+
+PYTHON_PACKAGES = {"onnxruntime": "onnxruntime", "litert": "ai-edge-litert"}
+"""The libraries that a device's Python runs, and the package that brings each."""
+
+_HERE = Path(__file__).parent
 
 
 class RunOptions(TypedDict, total=False):
@@ -68,7 +74,7 @@ class NativeRun:
         outputs_repeat: the outputs after the timed queries were the same bytes as before.
         rss_peak_mib: highest resident memory of the process that ran the model, likewise.
         threads: of the runtime.
-        cpu_features: that the native runner saw; empty for `.onnx`.
+        cpu_features: that the native runner saw; empty for files that Python runs.
         affinity: cores the process was bound to; empty where it was not.
         runtime: the library that ran the model, and its version.
         facts: of the device.
@@ -104,7 +110,7 @@ class Device:
     Args:
         name: as the user gave it, e.g. `ssh:pi@board`.
         transport: how it is reached.
-        python: the words that start a Python for `.onnx` files; empty where there is none.
+        python: the words that start a Python for files other than `.pte`; empty where there is none.
         default_to_big_cores: bind runs to the cores with the highest frequency unless told otherwise, as on
             phones, where a run that lands on a small core takes several times as long.
         cache_dir: where runners are built; the user's cache by default.
@@ -157,48 +163,66 @@ class Device:
             raise DeviceError(f"{self.name} does not say what it is: {done.stderr.strip() or 'no uname'}")
         return parse_facts(done.stdout, device=self.name, arch=canonical_arch(machine))
 
-    def run_pte(self, pte: Path, inputs: Array, **options: Unpack[RunOptions]) -> NativeRun:
-        """Run an ExecuTorch program with the native runner.
-
-        Every sample of `inputs` (`[N, ...]`, the dtype of the program's input) is run once for the
-        outputs; then `warmup` and `iterations` queries are timed; then the outputs are checked again.
-
-        Raises:
-            RunnerError: the program or the inputs are not what they should be, or the run failed.
-            DeviceError: the device or a tool of this machine is missing or lost.
-        """
-        return self._run(self._pte_command(), pte, inputs, **options)
-
-    def run_onnx(
+    def run(
         self,
-        onnx: Path,
+        library: str,
+        artifact: Path,
         inputs: Array,
         *,
         settings: Mapping[str, str] | None = None,
         **options: Unpack[RunOptions],
     ) -> NativeRun:
-        """Run an ONNX model with the device's own Python and onnxruntime. Otherwise as `run_pte`.
+        """Run an artifact: with the native runner (`executorch`), or with the device's Python (`PYTHON_PACKAGES`).
 
-        `settings` are onnxruntime's session settings, e.g. `mlas.disable_kleidiai` "1", with which it
-        uses none of its SME kernels.
-        """
-        words = [word for key, value in (settings or {}).items() for word in ("--setting", f"{key}={value}")]
-        return self._run([*self._onnx_command(), *words], onnx, inputs, **options)
+        Every sample of `inputs` (`[N, ...]`, the dtype of the artifact's input) is run once for the
+        outputs; then `warmup` and `iterations` queries are timed; then the outputs are checked again.
 
-    def onnxruntime_version(self) -> str:
-        """The version of onnxruntime on the device.
+        Args:
+            library: that runs it.
+            artifact: the file.
+            inputs: the samples.
+            settings: of the library's session, e.g. ONNX Runtime's `mlas.disable_kleidiai` "1", with which it
+                uses none of its SME kernels.
+            options: see `RunOptions`.
 
         Raises:
-            DeviceError: it has none.
+            RunnerError: the artifact or the inputs are not what they should be, or the run failed.
+            DeviceError: the device or a tool of this machine is missing or lost.
         """
-        program = "import onnxruntime; print(onnxruntime.__version__)"
-        if not self._python:
-            raise DeviceError(f"{self.name} has no Python for .onnx files: run the .pte there")
-        done = self._transport.run([*self._python, "-c", program], timeout_s=60)
+        words = [word for key, value in (settings or {}).items() for word in ("--setting", f"{key}={value}")]
+        return self._run([*self._command(library), *words], artifact, inputs, **options)
+
+    def library_version(self, library: str) -> str:
+        """The version of a library on the device: of `executorch`, that of the native runner.
+
+        Raises:
+            DeviceError: the device has no such library.
+        """
+        if library == "executorch":
+            return EXECUTORCH_VERSION
+        package = PYTHON_PACKAGES[library]
+        program = (
+            f"import {package.replace('-', '_')}; from importlib.metadata import version; print(version({package!r}))"
+        )
+        done = self._transport.run([*self._python_words(library), "-c", program], timeout_s=60)
         if done.status:
             said = done.stderr.strip().rpartition("\n")[2]
-            raise DeviceError(f"{self.name} cannot run .onnx files ({said}): install onnxruntime there")
+            raise DeviceError(f"{self.name} cannot run {library} ({said}): install {package} there")
         return done.stdout.strip()
+
+    def _command(self, library: str) -> list[str]:
+        """The words that start the runner for a library, which is on the device then."""
+        if library == "executorch":
+            return self._pte_command()
+        python = self._python_words(library)
+        for file in (_HERE / "python_runner.py", _HERE.parent / "litert_delegate.py"):
+            self._put_once(file, file.name)
+        return [*python, "./python_runner.py", "--library", library]
+
+    def _python_words(self, library: str) -> list[str]:
+        if not self._python:
+            raise DeviceError(f"{self.name} has no Python, which {library} needs: run the .pte there")
+        return self._python
 
     def _pte_command(self) -> list[str]:
         if self._arch is None:
@@ -209,12 +233,6 @@ class Device:
         build = build_runner(self._arch, self._cache_dir, progress=self._progress)
         self._put_once(build.folder, "runtime")
         return build.command("./runtime")
-
-    def _onnx_command(self) -> list[str]:
-        if not self._python:
-            raise DeviceError(f"{self.name} has no Python for .onnx files: run the .pte there")
-        self._put_once(Path(__file__).with_name("onnx_worker.py"), "onnx_worker.py")
-        return [*self._python, "./onnx_worker.py"]
 
     def _put_once(self, local: Path, name: str) -> None:
         if name not in self._there:
@@ -304,9 +322,9 @@ class EmulatedDevice(Device):
         )
 
     def count_instructions(
-        self, artifact: Path, inputs: Array, *, queries: int = 4, timeout_s: float = 600
+        self, library: str, artifact: Path, inputs: Array, *, queries: int = 4, timeout_s: float = 600
     ) -> InstructionCount:
-        """Count the instructions of one inference of a `.pte` or `.onnx` file, one thread, on `inputs[:1]`.
+        """Count the instructions of one inference of an artifact in a library, one thread, on `inputs[:1]`.
 
         Two runs that differ only in how many queries they make are subtracted, so that loading and the
         first run's set-up cancel. A cost that repeats, good to notice a regression with; not a latency.
@@ -315,7 +333,7 @@ class EmulatedDevice(Device):
             RunnerError: the model or the input is refused.
             DeviceError: a tool is missing; `queries` runs did not end in time.
         """
-        argv = self._onnx_command() if artifact.suffix == ".onnx" else self._pte_command()
+        argv = self._command(library)
         self._put_once(build_instruction_counter(self._cache_dir), "libinstructions.so")
         argv = [argv[0], "-plugin", "./libinstructions.so,out=./instructions.txt", *argv[1:]]
         self._transport.put(artifact, "model")
@@ -336,20 +354,19 @@ class EmulatedDevice(Device):
             runtime=result["runtime"],
         )
 
-    def onnxruntime_version(self) -> str:
-        """The version that the emulated Python has."""
-        return ONNXRUNTIME.version
+    def library_version(self, library: str) -> str:
+        """The version that the emulated Python or the native runner has."""
+        return EXECUTORCH_VERSION if library == "executorch" else LIBRARY_WHEELS[library].version
 
     def _pte_command(self) -> list[str]:
         return [*emulator(self.cpu, self._cache_dir), *super()._pte_command()]
 
-    def _onnx_command(self) -> list[str]:
+    def _python_words(self, library: str) -> list[str]:
         python = prepare_emulation(self._cache_dir, progress=self._progress)
         guest = [word for key, value in python.env().items() for word in ("-E", f"{key}={value}")]
-        self._python = [*emulator(self.cpu, self._cache_dir), *guest, *python.command()]
-        return super()._onnx_command()
+        return [*emulator(self.cpu, self._cache_dir), *guest, *python.command()]
 
 
 def local_device(*, cache_dir: Path | None = None, progress: Progress = silent) -> Device:
-    """This machine, with the interpreter that runs this for `.onnx` files."""
+    """This machine, with the interpreter that runs this for files other than `.pte`."""
     return Device("local", LocalTransport(), python=PYTHON, cache_dir=cache_dir, progress=progress)

@@ -76,12 +76,22 @@ _NUMPY = Wheel(
     platform="manylinux_2_28_aarch64",
     sha256="0ab0a9c4ffb1a6d95ef519fe4247dba8eb6b18ad93999f76b7f657039acabd47",
 )
-ONNXRUNTIME = Wheel(
-    name="onnxruntime",
-    version="1.32.0",
-    platform="manylinux_2_28_aarch64",
-    sha256="2303372a85299b6757b0e11e1cbf13e410ddf7e10c37f4b37e99d1c90e7daf7c",
-)
+LIBRARY_WHEELS = {
+    "onnxruntime": Wheel(
+        name="onnxruntime",
+        version="1.32.0",
+        platform="manylinux_2_28_aarch64",
+        sha256="2303372a85299b6757b0e11e1cbf13e410ddf7e10c37f4b37e99d1c90e7daf7c",
+    ),
+    "litert": Wheel(
+        name="ai-edge-litert",
+        version="2.3.0",
+        platform="manylinux_2_27_aarch64",
+        sha256="853fc608f96da87bd5f3458465dfb9abbf18d5ae6b94eceacead407146f175ae",
+    ),
+}
+"""By the names that the libraries have here."""
+
 _PACKAGES = (
     *(
         "python3.11-minimal",
@@ -97,7 +107,7 @@ _PACKAGES = (
 
 @dataclass(frozen=True, kw_only=True)
 class ArmPython:
-    """An unpacked arm64 Python 3.11 with numpy and ONNX Runtime, run by its own loader under the emulator."""
+    """An unpacked arm64 Python 3.11 with numpy, ONNX Runtime and LiteRT, run by its own loader under the emulator."""
 
     root: Path
     site_packages: tuple[Path, ...]
@@ -159,7 +169,7 @@ def qemu_program() -> str:
 
 
 def prepare_emulation(cache_dir: Path | None = None, *, progress: Progress = silent) -> ArmPython:
-    """Fetch and unpack what `.onnx` files need under emulation, once, without touching the system.
+    """Fetch and unpack what files other than `.pte` need under emulation, once, without touching the system.
 
     Raises:
         MissingToolError: apt-get or dpkg is missing: this is no Debian.
@@ -172,7 +182,7 @@ def prepare_emulation(cache_dir: Path | None = None, *, progress: Progress = sil
             if not shutil.which(tool):
                 raise MissingToolError(
                     f"`{tool}` is not installed: the emulator's arm64 Python comes out of Debian's packages, "
-                    "so `.onnx` files run under emulation on Debian 12 only"
+                    "so files other than `.pte` run under emulation on Debian 12 only"
                 )
         apt = folder / "apt"
         (apt / "state" / "lists" / "partial").mkdir(parents=True)
@@ -202,5 +212,7 @@ def prepare_emulation(cache_dir: Path | None = None, *, progress: Progress = sil
 
     return ArmPython(
         root=build_once(cache_dir / f"arm64-python3.11-{fingerprint(*_PACKAGES)}", build),
-        site_packages=tuple(wheel.unpacked(cache_dir, progress=progress) for wheel in (_NUMPY, ONNXRUNTIME)),
+        site_packages=tuple(
+            wheel.unpacked(cache_dir, progress=progress) for wheel in (_NUMPY, *LIBRARY_WHEELS.values())
+        ),
     )

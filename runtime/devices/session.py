@@ -13,7 +13,6 @@ from litehrnet_stage2.reference.contract.artifacts import DEVICE_RUNTIMES
 from litehrnet_stage2.runtime.bundle import Bundle
 from litehrnet_stage2.runtime.devices.device import Device, EmulatedDevice, InstructionCount, NativeRun, RunOptions
 from litehrnet_stage2.runtime.devices.facts import DeviceFacts
-from litehrnet_stage2.runtime.devices.toolchain import EXECUTORCH_VERSION
 from litehrnet_stage2.runtime.program import Array, CodesProgram, Float, Outputs, Program
 from litehrnet_stage2.runtime.session import OutputError, Session, SessionInfo, session_info
 
@@ -39,10 +38,8 @@ class DeviceProgram(Program):
             OutputError: the artifact does not have two outputs.
         """
         told: RunOptions = {**options, "threads": self._threads}
-        if self._library == "executorch":
-            result = self._device.run_pte(self.file, x, **told)
-        else:
-            result = self._device.run_onnx(self.file, x, settings=exact_settings(self._device.facts()), **told)
+        settings = exact_settings(self._library, self._device.facts())
+        result = self._device.run(self._library, self.file, x, settings=settings, **told)
         if len(result.outputs) != 2:
             raise OutputError(f"{self.file.name} returned {len(result.outputs)} outputs, not y1 and y2")
         return result
@@ -114,7 +111,10 @@ class DeviceSession(Session):
             raise ValueError(f"instructions are counted on emulated devices alone, and {self.device.name} is real")
         with self._lock:
             return self.device.count_instructions(
-                self._inner.file, self._program.prepare(features[:1]), queries=queries
+                DEVICE_RUNTIMES[self.info.runtime].library,
+                self._inner.file,
+                self._program.prepare(features[:1]),
+                queries=queries,
             )
 
     def _infer(self, image: Float) -> tuple[Float, Float]:
@@ -137,16 +137,16 @@ def open_device_session(bundle: Bundle | Path, runtime: str, device: Device, *, 
     entry = DEVICE_RUNTIMES[runtime]
     artifact = opened.artifact(entry.artifact.name if entry.artifact else "")
     content = opened.read(artifact)
-    version = EXECUTORCH_VERSION if entry.library == "executorch" else device.onnxruntime_version()
+    version = device.library_version(entry.library)
     info = session_info(opened, runtime=runtime, version=version, artifact=artifact, threads=threads)
     return DeviceSession(info, device, content)
 
 
-def exact_settings(facts: DeviceFacts) -> dict[str, str]:
-    """What makes ONNX Runtime compute the function on that processor.
+def exact_settings(library: str, facts: DeviceFacts) -> dict[str, str]:
+    """What makes a library compute the function on that processor.
 
-    x86 without VNNI would multiply uint8 by int8 in instructions that saturate at 16 bits, which is another
-    function.
+    On x86 without VNNI, ONNX Runtime would multiply uint8 by int8 in instructions that saturate at 16 bits, which is
+    another function.
     """
     saturates = facts.arch == "x86_64" and not {"avx512_vnni", "avx_vnni"} & set(facts.features)
-    return {"session.x64quantprecision": "1"} if saturates else {}
+    return {"session.x64quantprecision": "1"} if library == "onnxruntime" and saturates else {}

@@ -126,7 +126,10 @@ class _Running:
                 self._take(self._inner.measure(self._program.prepare(images), {}))
                 if self.failure is None:
                     counted = device.count_instructions(
-                        Path(self.candidate.path), self._program.prepare(self.golden.x[:1]), queries=COUNTED_QUERIES
+                        self.candidate.library,
+                        Path(self.candidate.path),
+                        self._program.prepare(self.golden.x[:1]),
+                        queries=COUNTED_QUERIES,
                     )
                     self.instructions = Instructions(per_inference=counted.per_inference, queries=counted.queries)
             except DeviceError as error:

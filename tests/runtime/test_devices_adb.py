@@ -102,8 +102,8 @@ def test_pte_gives_the_golden_codes_with_libraries_that_travelled(phone: Phone, 
 
 def test_a_run_is_bound_to_the_big_cores_and_records_heat_and_battery(phone: Phone, pte: Path, sample: Path) -> None:
     with phone.device() as device:
-        run = device.run_pte(pte, np.load(sample), iterations=2)
-        unbound = device.run_pte(pte, np.load(sample), affinity=())
+        run = device.run("executorch", pte, np.load(sample), iterations=2)
+        unbound = device.run("executorch", pte, np.load(sample), affinity=())
     assert run.affinity == run.facts.big_cores == (BIG_CORE,)
     assert unbound.affinity == ()
     facts = run.facts
@@ -115,8 +115,11 @@ def test_a_run_is_bound_to_the_big_cores_and_records_heat_and_battery(phone: Pho
 
 
 def test_onnx_on_a_phone_is_refused_with_what_to_do(phone: Phone, sample: Path) -> None:
-    with phone.device() as device, pytest.raises(DeviceError, match=r"no Python for \.onnx files: run the \.pte"):
-        device.run_onnx(sample, np.load(sample))
+    with (
+        phone.device() as device,
+        pytest.raises(DeviceError, match=r"no Python, which onnxruntime needs: run the \.pte"),
+    ):
+        device.run("onnxruntime", sample, np.load(sample))
 
 
 @pytest.mark.parametrize("name", ["a b", "$(touch pwned)", "'; touch pwned; '", '"', "-rf", "*"])

@@ -62,7 +62,7 @@ def test_onnx_gives_the_golden_codes(name: str, bundle: Bundle) -> None:
         open_device_session(bundle, "onnxruntime", device) as session,
     ):
         result = check_parity(session, bundle.golden())
-        assert session.info.version == device.onnxruntime_version()
+        assert session.info.version == device.library_version("onnxruntime")
     assert result.codes_sha256 == bundle.manifest.golden_sha256
 
 
@@ -86,13 +86,13 @@ def test_nothing_behind_an_input_read_in_place_is_read(
 ) -> None:
     """The runner has an inaccessible page there."""
     for border in ("codes", "float"):
-        device.run_pte(*in_place(border, 16))
+        device.run("executorch", *in_place(border, 16))
     with pytest.raises(RunnerError, match="signal 11"):
-        device.run_pte(*in_place("codes", 4))
+        device.run("executorch", *in_place("codes", 4))
 
 
 def test_no_time_is_reported(a76: EmulatedDevice, bundle: Bundle, pte: Path) -> None:
-    run = a76.run_pte(pte, bundle.golden().x[:1], warmup=1, iterations=2)
+    run = a76.run("executorch", pte, bundle.golden().x[:1], warmup=1, iterations=2)
     assert run.facts.emulated
     assert (run.load_ms, run.first_ms, run.rss_peak_mib) == (None, None, None)
     assert (run.warmup_ns, run.query_ns) == ((), ())
@@ -104,17 +104,19 @@ def test_the_cpu_has_the_instructions_its_facts_say(device: EmulatedDevice, pte:
     assert facts.features == EXPECTED_FEATURES[device.cpu.name]
     assert not facts.has_sme
     # The runner asks the emulated kernel, the facts come from a table: they have to agree.
-    seen = device.run_pte(pte, np.load(sample)).cpu_features
+    seen = device.run("executorch", pte, np.load(sample)).cpu_features
     assert {feature for feature in seen if feature in EXPECTED_FEATURES["i8mm"]} == set(facts.features)
 
 
 @pytest.mark.usefixtures("arm_python")
-@pytest.mark.parametrize("target", ["executorch", "onnx"])
-def test_instruction_counts_repeat_to_one_percent(a76: EmulatedDevice, bundle: Bundle, target: str) -> None:
+@pytest.mark.parametrize(("target", "library"), [("executorch", "executorch"), ("onnx", "onnxruntime")])
+def test_instruction_counts_repeat_to_one_percent(
+    a76: EmulatedDevice, bundle: Bundle, target: str, library: str
+) -> None:
     artifact = bundle.folder / bundle.artifact(target)
     x = bundle.golden().x
-    queries = {"executorch": 5, "onnx": 50}[target]  # so many that they outweigh what starting Python varies by
-    once, again = (a76.count_instructions(artifact, x, queries=queries).per_inference for _ in range(2))
+    queries = {"executorch": 5, "onnxruntime": 50}[library]  # so many that they outweigh what starting Python varies by
+    once, again = (a76.count_instructions(library, artifact, x, queries=queries).per_inference for _ in range(2))
     assert once > 100_000
     assert again == pytest.approx(once, rel=0.01)
 
@@ -130,7 +132,7 @@ def test_more_work_counts_more_instructions(a76: EmulatedDevice, tmp_path: Path)
         exported = torch.export.export(network, (torch.zeros(1, 8, 32, 32),))
         program = exir.to_edge_transform_and_lower(exported, partitioner=[XnnpackPartitioner()])
         (path := tmp_path / f"{layers}.pte").write_bytes(program.to_executorch().buffer)
-        counts.append(a76.count_instructions(path, np.zeros((1, 8, 32, 32), np.float32)).per_inference)
+        counts.append(a76.count_instructions("executorch", path, np.zeros((1, 8, 32, 32), np.float32)).per_inference)
     multiply_adds = 32 * 32 * 9 * 8 * 8
     assert counts[1] - counts[0] > multiply_adds / 8
 
@@ -139,22 +141,22 @@ def test_more_work_counts_more_instructions(a76: EmulatedDevice, tmp_path: Path)
 def test_a_refused_model_is_an_error_of_the_runner(a76: EmulatedDevice, tmp_path: Path) -> None:
     (tmp_path / "bad.pte").write_bytes(b"no program")
     with pytest.raises(RunnerError, match="no valid ExecuTorch program") as caught:
-        a76.run_pte(tmp_path / "bad.pte", np.zeros((1, 8, 16, 32), np.float32))
+        a76.run("executorch", tmp_path / "bad.pte", np.zeros((1, 8, 16, 32), np.float32))
     assert caught.value.kind == "model"
     (tmp_path / "bad.onnx").write_bytes(b"no model")
     with pytest.raises(RunnerError, match="cannot be loaded") as caught:
-        a76.run_onnx(tmp_path / "bad.onnx", np.zeros((1, 8, 16, 32), np.float32))
+        a76.run("onnxruntime", tmp_path / "bad.onnx", np.zeros((1, 8, 16, 32), np.float32))
     assert caught.value.kind == "model"
 
 
 def test_a_run_that_hangs_is_given_up(a76: EmulatedDevice, pte: Path, sample: Path) -> None:
     with pytest.raises(DeviceError, match=r"did not end within 0\.5 s"):
-        a76.run_pte(pte, np.load(sample), iterations=10**8, timeout_s=0.5)
+        a76.run("executorch", pte, np.load(sample), iterations=10**8, timeout_s=0.5)
 
 
 def test_the_work_folder_is_removed(pte: Path, sample: Path) -> None:
     with EmulatedDevice(CPU_MODELS["cortex-a72"]) as device:
-        device.run_pte(pte, np.load(sample))
+        device.run("executorch", pte, np.load(sample))
         folder = device._transport.folder  # type: ignore[attr-defined]
         assert (folder / "model").exists()
     assert not folder.exists()

@@ -1,29 +1,32 @@
-"""Runs one ONNX model on a device that has Python, numpy and onnxruntime, and says how long each query took.
+"""Runs one `.onnx` or `.tflite` file on a device that has Python and its library, and says how long each query took.
 
-The twin of the native runner: the same flags and `--setting`, the same JSON on standard output, the same exit statuses.
-It is copied to the device as a single file, so it imports nothing else of this package.
+The twin of the native runner: the same flags with `--library` and `--setting`, the same JSON on standard output, the
+same exit statuses. It is copied to the device, `litert_delegate.py` beside it, and imports nothing else of this
+package. Another library is one more class in `LIBRARIES`.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib.metadata
 import json
 import os
+import runpy
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 _STATUS = {"flags": 2, "model": 3, "input": 4, "execution": 5}
 _ELEMENTS = {
-    "tensor(float)": "<f4",
-    "tensor(double)": "<f8",
-    "tensor(float16)": "<f2",
-    "tensor(int8)": "|i1",
-    "tensor(uint8)": "|u1",
-    "tensor(int32)": "<i4",
-    "tensor(int64)": "<i8",
+    "tensor(float)": "float32",
+    "tensor(double)": "float64",
+    "tensor(float16)": "float16",
+    "tensor(int8)": "int8",
+    "tensor(uint8)": "uint8",
+    "tensor(int32)": "int32",
+    "tensor(int64)": "int64",
 }
 
 
@@ -33,6 +36,103 @@ class RefusalError(Exception):
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
         self.kind = kind
+
+
+class Input(NamedTuple):
+    """An input of a model; its dtype by numpy's name."""
+
+    name: str
+    dtype: str
+    shape: list[int]
+
+
+class Library(Protocol):
+    """What runs a file, made with `(threads, settings)`; a missing package is an `ImportError`.
+
+    `runtime` is its name and version; `errors` are what `load` and `run` raise where the file is at fault.
+    """
+
+    runtime: str
+    errors: tuple[type[Exception], ...]
+
+    def __init__(self, threads: int, settings: dict[str, str]) -> None: ...
+
+    def load(self, model: str) -> list[Input]:
+        """Open the file; its inputs."""
+
+    def run(self, arrays: list[Any]) -> list[Any]:
+        """One inference: an array per input to an array per output."""
+
+
+class OnnxRuntime(Library):
+    """Runs an `.onnx`; settings are ONNX Runtime's own keys."""
+
+    def __init__(self, threads: int, settings: dict[str, str]) -> None:
+        import onnxruntime
+
+        self._ort = onnxruntime
+        self.runtime = f"onnxruntime {onnxruntime.__version__}"
+        # onnxruntime's exceptions have no common base of their own.
+        state = vars(onnxruntime.capi.onnxruntime_pybind11_state).values()
+        self.errors = tuple(value for value in state if isinstance(value, type) and issubclass(value, Exception))
+        self._options = onnxruntime.SessionOptions()
+        self._options.intra_op_num_threads = threads
+        self._options.inter_op_num_threads = 1
+        self._options.log_severity_level = 3
+        for key, value in settings.items():
+            self._options.add_session_config_entry(key, value)
+
+    def load(self, model: str) -> list[Input]:
+        """Open the file; its inputs."""
+        self._session = self._ort.InferenceSession(model, self._options, providers=["CPUExecutionProvider"])
+        declared = self._session.get_inputs()
+        self._names = [inp.name for inp in declared]
+        return [
+            Input(inp.name, _ELEMENTS[inp.type], [size if isinstance(size, int) else 1 for size in inp.shape])
+            for inp in declared
+        ]
+
+    def run(self, arrays: list[Any]) -> list[Any]:
+        """One inference."""
+        outputs: list[Any] = self._session.run(None, dict(zip(self._names, arrays, strict=True)))
+        return outputs
+
+
+class LiteRT(Library):
+    """Runs a `.tflite`; the setting `delegate=whole` refuses one that XNNPACK does not take whole."""
+
+    errors = (ValueError, RuntimeError)
+
+    def __init__(self, threads: int, settings: dict[str, str]) -> None:
+        from ai_edge_litert import interpreter
+
+        self._interpreter_class = interpreter.Interpreter
+        self.runtime = f"ai-edge-litert {importlib.metadata.version('ai-edge-litert')}"
+        self._threads = threads
+        self._whole = settings.get("delegate") == "whole"
+
+    def load(self, model: str) -> list[Input]:
+        """Open the file; its inputs."""
+        self._interpreter = self._interpreter_class(model_path=model, num_threads=self._threads)
+        self._interpreter.allocate_tensors()
+        declared = self._interpreter.get_input_details()
+        self._inputs = [inp["index"] for inp in declared]
+        self._outputs = [out["index"] for out in self._interpreter.get_output_details()]
+        if self._whole:
+            rule = runpy.run_path(str(Path(__file__).with_name("litert_delegate.py")))
+            if left := rule["undelegated"](self._interpreter._get_ops_details(), self._outputs):
+                raise ValueError(f"{left}. {rule['ADVICE']}")
+        return [Input(inp["name"], inp["dtype"].__name__, inp["shape"].tolist()) for inp in declared]
+
+    def run(self, arrays: list[Any]) -> list[Any]:
+        """One inference."""
+        for index, array in zip(self._inputs, arrays, strict=True):
+            self._interpreter.set_tensor(index, array)
+        self._interpreter.invoke()
+        return [self._interpreter.get_tensor(index) for index in self._outputs]
+
+
+LIBRARIES: dict[str, type[Library]] = {"onnxruntime": OnnxRuntime, "litert": LiteRT}
 
 
 class Parser(argparse.ArgumentParser):
@@ -57,6 +157,7 @@ def main(words: list[str]) -> int:
 def run(words: list[str]) -> dict[str, Any]:
     """Parse the flags, run every sample, time queries, run every sample again."""
     parser = Parser(add_help=False)
+    parser.add_argument("--library", required=True, choices=sorted(LIBRARIES))
     parser.add_argument("--model", required=True)
     parser.add_argument("--input", action="append", default=[])
     parser.add_argument("--output", default="")
@@ -75,31 +176,20 @@ def run(words: list[str]) -> dict[str, Any]:
             raise RefusalError("flags", f"--affinity (={flags.affinity}) cannot be set: {error}") from error
     try:
         import numpy as np
-        import onnxruntime
+
+        library = LIBRARIES[flags.library](flags.threads, dict(setting.split("=", 1) for setting in flags.setting))
     except ImportError as error:
         raise RefusalError(
             "execution",
-            f"this device's python ({sys.executable}) cannot run .onnx files: {error}. Install onnxruntime",
+            f"this device's python ({sys.executable}) cannot run this: {error}. Install {flags.library}",
         ) from error
-
-    # onnxruntime's exceptions have no common base of their own.
-    state = vars(onnxruntime.capi.onnxruntime_pybind11_state).values()
-    errors = tuple(value for value in state if isinstance(value, type) and issubclass(value, Exception))
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = flags.threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    for setting in flags.setting:
-        options.add_session_config_entry(*setting.split("=", 1))
     start = time.perf_counter_ns()
     try:
-        session = onnxruntime.InferenceSession(flags.model, options, providers=["CPUExecutionProvider"])
-    except errors as error:
+        declared = library.load(flags.model)
+    except library.errors as error:
         raise RefusalError("model", f"model {flags.model} cannot be loaded: {error}") from error
     load_ns = time.perf_counter_ns() - start
 
-    declared = session.get_inputs()
     if len(declared) != len(flags.input):
         raise RefusalError(
             "input", f"the model has {len(declared)} inputs, but {len(flags.input)} --input files were given"
@@ -108,13 +198,13 @@ def run(words: list[str]) -> dict[str, Any]:
     count = len(samples[0]) if samples else 1
     if any(len(s) != count for s in samples):
         raise RefusalError("input", f"the input files hold different numbers of samples: {[len(s) for s in samples]}")
-    feeds = [{info.name: s[i] for info, s in zip(declared, samples, strict=True)} for i in range(count)]
+    feeds = [[s[i] for s in samples] for i in range(count)]
 
     def query(index: int) -> tuple[int, list[Any]]:
         begin = time.perf_counter_ns()
         try:
-            outputs = session.run(None, feeds[index % count])
-        except errors as error:
+            outputs = library.run(feeds[index % count])
+        except library.errors as error:
             raise RefusalError("execution", f"the model failed: {error}") from error
         return time.perf_counter_ns() - begin, outputs
 
@@ -140,7 +230,7 @@ def run(words: list[str]) -> dict[str, Any]:
         "query_ns": times[flags.warmup :],
         "outputs_repeat": repeat,
         "rss_peak_mib": _rss_peak_mib(),
-        "runtime": f"onnxruntime {onnxruntime.__version__}",
+        "runtime": library.runtime,
         "outputs": described,
     }
 
@@ -150,10 +240,10 @@ def _cores(text: str) -> set[int]:
     return {core for span in spans for core in range(int(span[0]), int(span[-1]) + 1)}
 
 
-def _samples(np: Any, path: str, info: Any) -> Any:
+def _samples(np: Any, path: str, info: Input) -> Any:
     """The file's samples `[N, *shape of the input]`, from `.npy` or raw little-endian."""
-    shape = [size if isinstance(size, int) else 1 for size in info.shape]
-    element = np.dtype(_ELEMENTS[info.type])
+    shape = info.shape
+    element = np.dtype(info.dtype).newbyteorder("<")
     try:
         with Path(path).open("rb") as file:
             npy = file.read(6) == b"\x93NUMPY"
