@@ -5,9 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from litehrnet_stage2.runtime.devices.shell import ShellTransport
-from litehrnet_stage2.runtime.devices.transport import Completed, run_local
-
-_TRANSFER_TIMEOUT_S = 300.0
+from litehrnet_stage2.runtime.devices.transport import MOST_FETCHED_BYTES, TRANSFER_TIMEOUT_S, Completed, run_local
 
 
 class AdbTransport(ShellTransport):
@@ -30,10 +28,15 @@ class AdbTransport(ShellTransport):
         return "/data/local/tmp"
 
     def _transfer(self, local: Path, remote: str) -> Completed:
-        return run_local([*self._adb, "push", str(local.resolve()), remote], timeout_s=_TRANSFER_TIMEOUT_S)
+        return run_local([*self._adb, "push", str(local.resolve()), remote], timeout_s=TRANSFER_TIMEOUT_S)
 
     def _fetch(self, remote: str, local: Path) -> Completed:
-        return run_local([*self._adb, "pull", remote, str(local)], timeout_s=_TRANSFER_TIMEOUT_S)
+        return run_local(
+            [*self._adb, "pull", remote, str(local)],
+            timeout_s=TRANSFER_TIMEOUT_S,
+            most_bytes=MOST_FETCHED_BYTES,
+            grows=local,
+        )
 
     def _advice(self, said: str) -> str:
         if "unauthorized" in said:

@@ -34,6 +34,7 @@ done
 exit 0
 """
 
+_MOST_LINES = 100_000
 _FEATURES = (
     "asimd",
     "asimddp",
@@ -147,13 +148,13 @@ def known_features(words: Collection[str]) -> tuple[str, ...]:
 def parse_facts(text: str, *, device: str, arch: str) -> DeviceFacts:
     """Read what `FACTS_SCRIPT` printed; whatever is missing or unreadable is left out."""
     said: dict[str, list[str]] = {}
-    for line in text.splitlines():
+    for line in text.splitlines()[:_MOST_LINES]:
         key, tab, value = line.partition("\t")
         if key.startswith("@") and tab and value.strip():
             said.setdefault(key[1:], []).append(value.strip())
     highest = _per_core(said.get("highest", []))
     current = _per_core(said.get("current", []))
-    battery = next((line.split() for line in said.get("battery", []) if line[0].isdigit()), [])
+    battery = next((line.split() for line in said.get("battery", []) if _whole(line.split()[0]) is not None), [])
     return DeviceFacts(
         device=device,
         emulated=False,
@@ -169,22 +170,32 @@ def parse_facts(text: str, *, device: str, arch: str) -> DeviceFacts:
         thermal_status=_first_int(said.get("status", [])),
         battery_percent=_first_int(battery),
         battery_status=" ".join(battery[1:]) or None,
-        load_1min=float(said["load"][0].split()[0]) if "load" in said else None,
+        load_1min=_load(said.get("load", [])),
     )
 
 
 def _per_core(lines: list[str]) -> dict[int, int]:
-    pairs = (line.split() for line in lines)
-    return {int(p[0]): int(p[1]) for p in pairs if len(p) == 2 and p[0].isdigit() and p[1].isdigit()}
+    pairs = [[_whole(word) for word in line.split()] for line in lines]
+    return {p[0]: p[1] for p in pairs if len(p) == 2 and p[0] is not None and p[1] is not None}
 
 
 def _first_int(words: list[str]) -> int | None:
-    return next((int(word) for word in words if word.isdigit()), None)
+    return next((number for word in words if (number := _whole(word)) is not None), None)
+
+
+def _load(lines: list[str]) -> float | None:
+    word = lines[0].split()[0] if lines else ""
+    return float(word) if re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,6})?", word) else None
+
+
+def _whole(word: str) -> int | None:
+    """A whole number of at most twelve digits: a device may say anything."""
+    return int(word) if re.fullmatch(r"[0-9]{1,12}", word) else None
 
 
 def _hottest(lines: list[str]) -> float | None:
     """The hottest zone in degrees, of the processor where zones say so; a dead zone reads 0 millidegrees."""
-    zones = [(line.lower(), re.search(r"(-?\d+)$", line)) for line in lines]
+    zones = [(line.lower(), re.search(r"(?<![0-9])(-?[0-9]{1,9})$", line)) for line in lines]
     read = [(name, int(m[1]) / 1000) for name, m in zones if m and 1000 <= int(m[1]) <= 150_000]
     of_cpu = [c for name, c in read if re.search(r"cpu|soc|x86_pkg|big|little", name)]
     return max(of_cpu or [c for _, c in read], default=None)
@@ -203,25 +214,27 @@ def _cores(said: dict[str, list[str]]) -> tuple[CoreKind, ...]:
     midrs: dict[int, int] = {}
     for line in said.get("midr", []):
         core, _, register = line.partition(" ")
-        if core.isdigit() and re.fullmatch(r"0x[0-9a-fA-F]+", register.strip()):
-            midrs[int(core)] = int(register, 16)
+        number = _whole(core)
+        if number is not None and re.fullmatch(r"0x[0-9a-fA-F]{1,16}", register.strip()):
+            midrs[number] = int(register, 16)
     models: dict[int, str] = {}
     fields: dict[str, int] = {}
     processor = 0
     for line in said.get("cpuinfo", []):
         key, _, value = (part.strip() for part in line.partition(":"))
-        if key == "processor" and value.isdigit():
-            processor, fields = int(value), {}
+        number = _whole(value)
+        if key == "processor" and number is not None:
+            processor, fields = number, {}
         elif key == "model name":
             models[processor] = value
-        elif key in _MIDR_SHIFTS and re.fullmatch(r"0x[0-9a-fA-F]+|\d+", value):
+        elif key in _MIDR_SHIFTS and re.fullmatch(r"0x[0-9a-fA-F]{1,8}|0|[1-9][0-9]{0,8}", value):
             fields[key] = int(value, 0)
             if len(fields) == len(_MIDR_SHIFTS):
                 midr = 0xF0000 | sum(number << _MIDR_SHIFTS[name] for name, number in fields.items())
                 midrs.setdefault(processor, midr)
     kinds = {core: (core_name(midr), f"0x{midr:08x}") for core, midr in midrs.items()}
     kinds = kinds or {core: (model, "") for core, model in models.items()}
-    return tuple(
-        CoreKind(name=name, part=part, cores=tuple(core for core in sorted(kinds) if kinds[core] == (name, part)))
-        for name, part in dict.fromkeys(kinds.values())
-    )
+    alike: dict[tuple[str, str], list[int]] = {}
+    for core, kind in kinds.items():
+        alike.setdefault(kind, []).append(core)
+    return tuple(CoreKind(name=name, part=part, cores=tuple(sorted(cores))) for (name, part), cores in alike.items())

@@ -8,15 +8,20 @@ in the folder and removes it. Nothing on this side has to survive for the other 
 from __future__ import annotations
 
 import contextlib
+import os
+import re
 import selectors
 import shlex
 import subprocess
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
+from litehrnet_stage2.runtime.child import end_with_children
 from litehrnet_stage2.runtime.devices.errors import DeviceError
-from litehrnet_stage2.runtime.devices.transport import Completed, checked_name, run_local
+from litehrnet_stage2.runtime.devices.transport import Completed, checked_name, printable, run_local
 
 _HOLD = """
 umask 077
@@ -30,6 +35,8 @@ trap 'exit 1' HUP INT TERM
 echo "$d"
 wait $input
 """
+_FOLDER = re.compile(rb"(/[\x20-\x7e]{1,1000})\r?\n")
+_LONGEST_ANSWER, _LONGEST_SAYING = 2**14, 2**10
 _RUN = "cd {folder} || exit 125\n{command} & echo $! >.pid\nwait $!\nstatus=$?\nrm -f .pid\nexit $status\n"
 
 
@@ -87,17 +94,18 @@ class ShellTransport(ABC):
         except FileNotFoundError as error:
             raise DeviceError(f"`{argv[0]}` is not installed on this machine") from error
         assert holder.stdout is not None
+        assert holder.stderr is not None
         self._holder = holder
-        with selectors.DefaultSelector() as selector:
-            selector.register(holder.stdout, selectors.EVENT_READ)
-            answered = selector.select(self.connect_timeout_s)
-        self._folder = holder.stdout.readline().decode().rstrip("\r\n") if answered else ""
-        if not self._folder.startswith("/"):
+        line = _line(holder.stdout, seconds=self.connect_timeout_s)
+        folder = _FOLDER.fullmatch(line)
+        if folder is None:
+            # What it has to say of a failure it has said by now; a session that lives on says nothing.
             holder.kill()
-            said = holder.communicate()[1].decode(errors="replace").strip()
-            self._holder = None
+            said = printable(_line(holder.stderr, seconds=1, end=b"")).strip() or printable(line).strip()
             self.remove()
-            raise DeviceError(f"cannot work on {self.label}: {said or 'it did not answer'}{self._advice(said)}")
+            advice = self._advice(said)
+            raise DeviceError(f"cannot work on {self.label}: {said[-_LONGEST_SAYING:] or 'it did not answer'}{advice}")
+        self._folder = folder[1].decode()
 
     def _advice(self, said: str) -> str:
         del said
@@ -145,18 +153,28 @@ class ShellTransport(ABC):
         if holder is None:
             return
         assert holder.stdin is not None
-        assert holder.stdout is not None
-        assert holder.stderr is not None
         with contextlib.suppress(OSError):
             holder.stdin.close()
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             holder.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            holder.kill()
-            holder.wait()
-        holder.stdout.close()
-        holder.stderr.close()
+        end_with_children(holder)
+
+
+def _line(stream: IO[bytes], *, seconds: float, end: bytes = b"\n") -> bytes:
+    """What a stream gives up to `end`, at most so much and for at most so long."""
+    said = bytearray()
+    until = time.monotonic() + seconds
+    with selectors.DefaultSelector() as selector:
+        selector.register(stream, selectors.EVENT_READ)
+        while len(said) < _LONGEST_ANSWER and selector.select(max(0.0, until - time.monotonic())):
+            # Byte by byte until the end, behind which is what another reader wants.
+            if not (read := os.read(stream.fileno(), 1 if end else _LONGEST_ANSWER)):
+                break
+            said += read
+            if end and read == end:
+                break
+    return bytes(said)
 
 
 def _said(done: Completed) -> str:
-    return done.stderr.strip() or done.stdout.strip() or f"status {done.status}"
+    return (done.stderr.strip() or done.stdout.strip())[-_LONGEST_SAYING:] or f"status {done.status}"

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import shlex
 import shutil
-import subprocess
 import tarfile
 import tempfile
 from pathlib import Path
 
 from litehrnet_stage2.runtime.devices.shell import ShellTransport
-from litehrnet_stage2.runtime.devices.transport import Completed
+from litehrnet_stage2.runtime.devices.transport import MOST_FETCHED_BYTES, TRANSFER_TIMEOUT_S, Completed, run_local
 
 
 class SshTransport(ShellTransport):
@@ -68,33 +67,21 @@ class SshTransport(ShellTransport):
 
     def _transfer(self, local: Path, remote: str) -> Completed:
         folder, name = remote.rsplit("/", 1)
-        sender = subprocess.Popen(
-            self._argv(f"tar -xf - -C {shlex.quote(folder)}"),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-        )
-        assert sender.stdin is not None
-        arrived = True
-        try:
-            with tarfile.open(fileobj=sender.stdin, mode="w|", format=tarfile.GNU_FORMAT) as archive:
+        with tempfile.TemporaryFile() as file:
+            with tarfile.open(fileobj=file, mode="w", format=tarfile.GNU_FORMAT) as archive:
                 archive.add(local.resolve(), arcname=name, filter=_without_owner)
-        except BrokenPipeError:  # the other side stopped reading, and says why on its standard error
-            arrived = False
-        _, stderr = sender.communicate()
-        status = sender.returncode if arrived else sender.returncode or 1
-        return Completed(status=status, stdout="", stderr=stderr.decode(errors="replace"))
+            file.seek(0)
+            unpack = self._argv(f"tar -xf - -C {shlex.quote(folder)}")
+            return run_local(unpack, timeout_s=TRANSFER_TIMEOUT_S, stdin=file)
 
     def _fetch(self, remote: str, local: Path) -> Completed:
         with local.open("wb") as file:
-            done = subprocess.run(
+            return run_local(
                 self._argv(f"cat {shlex.quote(remote)}"),
-                stdin=subprocess.DEVNULL,
-                stdout=file,
-                stderr=subprocess.PIPE,
-                check=False,
+                timeout_s=TRANSFER_TIMEOUT_S,
+                into=file,
+                most_bytes=MOST_FETCHED_BYTES,
             )
-        return Completed(status=done.returncode, stdout="", stderr=done.stderr.decode(errors="replace"))
 
     def _advice(self, said: str) -> str:
         if "Host key verification failed" in said or "REMOTE HOST IDENTIFICATION" in said:

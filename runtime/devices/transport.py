@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 from litehrnet_stage2.reference.errors import InputError
+from litehrnet_stage2.reference.files import open_regular
+from litehrnet_stage2.runtime.child import MOST_OUTPUT_BYTES, ChildError, run_bounded
 from litehrnet_stage2.runtime.devices.errors import DeviceError
+
+TRANSFER_TIMEOUT_S = 600.0
+"""For a file on its way: the runner with its libraries, 30 MB, at half a megabit a second."""
+
+MOST_FETCHED_BYTES = 2**30
+"""Of a file that a device has."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +43,7 @@ class Transport(Protocol):
         """Run a command, its words as they are. Raises `DeviceError` where it hangs or the device is lost."""
 
     def get(self, name: str, local: Path) -> None:
-        """Copy the file `name` to `local`. Raises `DeviceError` where it is not there."""
+        """Copy the file `name` to `local`. Raises `DeviceError` where it is not there, or too large or late."""
 
     def remove(self) -> None:
         """Remove the work folder. Safe to call twice, and after the device was lost."""
@@ -71,9 +78,11 @@ class LocalTransport:
     def get(self, name: str, local: Path) -> None:
         """Copy the file `name` to `local`."""
         source = self.folder / checked_name(name)
-        if not source.is_file():
-            raise DeviceError(f"the command left no file {name!r} in its work folder")
-        shutil.copyfile(source, local)
+        try:
+            with open_regular(source, most_bytes=MOST_FETCHED_BYTES) as file, local.open("wb") as copy:
+                shutil.copyfileobj(file, copy)
+        except (OSError, InputError) as error:
+            raise DeviceError(f"the command left no file {name!r} in its work folder ({error})") from error
 
     def remove(self) -> None:
         """Remove the work folder."""
@@ -99,23 +108,33 @@ def run_local(
     timeout_s: float,
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
-    stdin: bytes = b"",
+    stdin: BinaryIO | None = None,
+    into: BinaryIO | None = None,
+    most_bytes: int = MOST_OUTPUT_BYTES,
+    grows: Path | None = None,
 ) -> Completed:
-    """Run a command of this machine to its end.
+    """Run a command of this machine to its end, as `run_bounded`.
 
     Raises:
-        DeviceError: the program is not there, or did not end within `timeout_s`.
+        DeviceError: the program is not there, did not end within `timeout_s`, or sent more than `most_bytes`.
     """
     try:
-        done = subprocess.run(
-            list(argv), cwd=cwd, env=env, input=stdin, capture_output=True, timeout=timeout_s, check=False
+        done = run_bounded(
+            argv,
+            timeout_s=timeout_s,
+            cwd=cwd,
+            env=env,
+            stdin=stdin or b"",
+            into=into,
+            most_bytes=most_bytes,
+            grows=grows,
         )
-    except FileNotFoundError as error:
-        raise DeviceError(f"`{argv[0]}` cannot be started: {error.strerror}: {error.filename}") from error
-    except subprocess.TimeoutExpired as error:
-        raise DeviceError(f"`{argv[0]}` did not end within {timeout_s:g} s and was stopped") from error
-    return Completed(
-        status=done.returncode,
-        stdout=done.stdout.decode(errors="replace"),
-        stderr=done.stderr.decode(errors="replace"),
-    )
+    except ChildError as error:
+        raise DeviceError(str(error)) from error
+    return Completed(status=done.status, stdout=printable(done.stdout), stderr=printable(done.stderr))
+
+
+def printable(said: bytes) -> str:
+    """What a device said as text that does nothing to a terminal: tabs and line ends stay, other controls do not."""
+    text = said.decode(errors="replace").replace("\r\n", "\n")
+    return "".join(c if c.isprintable() or c in "\n\t" else f"\\x{ord(c):02x}" for c in text)
