@@ -235,6 +235,6 @@ def _cores(said: dict[str, list[str]]) -> tuple[CoreKind, ...]:
     kinds = {core: (core_name(midr), f"0x{midr:08x}") for core, midr in midrs.items()}
     kinds = kinds or {core: (model, "") for core, model in models.items()}
     alike: dict[tuple[str, str], list[int]] = {}
-    for core, kind in kinds.items():
-        alike.setdefault(kind, []).append(core)
+    for index, kind in kinds.items():
+        alike.setdefault(kind, []).append(index)
     return tuple(CoreKind(name=name, part=part, cores=tuple(sorted(cores))) for (name, part), cores in alike.items())
