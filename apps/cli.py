@@ -13,6 +13,7 @@ from litehrnet_stage2.apps.parity import parity
 from litehrnet_stage2.apps.qat.cli import register as register_qat
 from litehrnet_stage2.apps.report import report
 from litehrnet_stage2.apps.runner import runner
+from litehrnet_stage2.apps.serve import serve
 from litehrnet_stage2.runtime.child import keep_children_safe
 
 app = typer.Typer(
@@ -24,7 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for command in (demo, convert, parity, inspect, bench, report, doctor):
+for command in (demo, convert, parity, inspect, bench, serve, report, doctor):
     app.command()(command)
 app.add_typer(runner)
 register_qat(app)

@@ -1,0 +1,129 @@
+"""The results of every page that was opened: kept, written, and shown in the terminal as they come."""
+
+from __future__ import annotations
+
+import re
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.table import Table
+
+from litehrnet_stage2.apps import bench, console, parity
+
+if TYPE_CHECKING:
+    from litehrnet_stage2.runtime import ParityResult
+    from litehrnet_stage2.runtime.latency import Result, Run
+    from litehrnet_stage2.runtime.web import GoldenCodes, Model, Report, Visit
+
+
+class Room:
+    """Takes the reports of pages, one at a time.
+
+    Args:
+        codes: the golden ones.
+        models: that pages are given.
+        golden_sha256: of the bundle.
+        weights: whose weights the models have.
+        json: a file for all results together.
+        folder: a folder for a file each.
+    """
+
+    def __init__(
+        self,
+        codes: GoldenCodes,
+        models: Mapping[str, Model],
+        *,
+        golden_sha256: str,
+        weights: str,
+        json: Path | None,
+        folder: Path | None,
+    ) -> None:
+        self.came = threading.Event()
+        self.runs: list[Run] = []
+        self.checked: list[list[ParityResult]] = []
+        self._codes = codes
+        self._models = models
+        self._golden_sha256 = golden_sha256
+        self._weights = weights
+        self._json = json
+        self._folder = folder
+
+    @property
+    def passed(self) -> bool:
+        """Whether every code of every page was equal."""
+        return all(
+            results
+            and all(result.passed for result in results)
+            and not any(c.exact and c.failure for c in run.candidates)
+            for run, results in zip(self.runs, self.checked, strict=True)
+        )
+
+    def take(self, visit: Visit, report: Report) -> Mapping[str, object]:
+        """Keep a page's report and write it; returns what the page is answered."""
+        from litehrnet_stage2.runtime.web.answer import answer
+        from litehrnet_stage2.runtime.web.result import check, measured
+
+        results = check(visit, self._codes, self._models)
+        run = measured(visit, report, self._codes, self._models)
+        self.checked.append(results)
+        self.runs.append(run)
+        if self._folder is not None:
+            name = re.sub(r"[^a-z0-9]+", "-", report.device.lower()).strip("-") or "unnamed"
+            path = self._folder / f"{len(self.runs):03d}-{name}-{visit.id[:6]}.json"
+            console.write_json(self._result([run]), path)
+        if self._json is not None and str(self._json) != "-":
+            console.write_json(self._result(self.runs), self._json)
+        self.came.set()
+        return answer(run, results, report)
+
+    def finish(self) -> None:
+        """Write what goes to standard output, where that was asked for."""
+        if self._json is not None and str(self._json) == "-":
+            console.write_json(self._result(self.runs), self._json)
+
+    def table(self) -> Table:
+        """Every page so far, a line each."""
+        table = Table(title=f"{len(self.runs)} results", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        for column in ("device", "browser", "codes off", "p50 ms", "95%", "times"):
+            table.add_column(column, justify="right" if column in ("codes off", "p50 ms", "95%") else "left")
+        for run, results in zip(self.runs, self.checked, strict=True):
+            latency = next((c.latency for c in run.candidates if c.exact and c.latency), None)
+            wrong = sum(output.mismatches for result in results for output in result.outputs.values())
+            table.add_row(
+                run.machine.device.removeprefix("web: "),
+                run.machine.arch.removeprefix("WebAssembly in "),
+                "[red]none[/]" if not results else f"[bold red]{wrong:,}[/]" if wrong else "[green]0[/]",
+                f"{latency.p50_ms.value:.2f}" if latency else "",
+                f"{latency.p50_ms.low:.2f}-{latency.p50_ms.high:.2f}" if latency else "",
+                "" if latency is None else "[green]valid[/]" if run.validity.valid else "[red]not valid[/]",
+            )
+        return table
+
+    def show(self) -> None:
+        """Print one page in full, or the table of all."""
+        if len(self.runs) != 1:
+            console.out.print(self.table())
+            return
+        run, results = self.runs[0], self.checked[0]
+        if results:
+            parity.show(results)
+        if any(c.latency or c.failure for c in run.candidates):
+            bench.show(run)
+
+    def _result(self, runs: Sequence[Run]) -> Result:
+        from litehrnet_stage2.runtime.latency import SCHEMA_VERSION, Result
+
+        return Result(
+            schema_version=SCHEMA_VERSION,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            command=" ".join(["stage2", *sys.argv[1:]]),
+            tier="web",
+            golden_sha256=self._golden_sha256,
+            weights=self._weights,
+            runs=tuple(runs),
+        )
