@@ -142,30 +142,26 @@ def _prepare(
 
 
 def bundle_models(bundle: Bundle) -> dict[str, Model]:
-    """The bundle's `.onnx`, and the one with codes at its border where there is one.
+    """The bundle's artifacts for ONNX Runtime, which onnxruntime-web runs as they are: `web`, `web-codes`.
 
     Raises:
-        BundleError: there is none, or it was changed.
+        BundleError: there is none, or one was changed.
     """
+    from litehrnet_stage2.reference.contract.artifacts import ARTIFACTS
     from litehrnet_stage2.runtime.web import Model
 
-    known = {
-        "onnx": ("web", "the integer function, float32 in and out"),
-        "onnx-codes": ("web-codes", "the integer function, uint8 codes in and out"),
-    }
-    wanted = [target for target in known if target in bundle.manifest.artifacts] or ["onnx"]
+    rows = [row for row in ARTIFACTS.values() if row.library == "onnxruntime" and row.exact]
     models = {}
-    for target in wanted:
-        name, description = known[target]
-        file = bundle.artifact(target)
-        content = bundle.read(file)
+    for row in [row for row in rows if row.name in bundle.manifest.artifacts] or rows[:1]:
+        file = bundle.artifact(row.name)
+        name = f"web{row.name.removeprefix('onnx')}"
         models[name] = Model(
             name=name,
             file_name=file,
-            content=content,
+            content=bundle.read(file),
             sha256=bundle.sha256(file),
             exact=True,
-            description=description,
+            description=f"the integer function, {row.border}",
         )
     return models
 
