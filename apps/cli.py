@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+from typing import Annotated
+
 import typer
 
+from litehrnet_stage2.apps import console
 from litehrnet_stage2.apps.bench import bench
 from litehrnet_stage2.apps.convert import convert
 from litehrnet_stage2.apps.demo import demo
@@ -24,6 +28,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
+    context_settings={"help_option_names": ["--help", "-h"]},
 )
 for command in (demo, convert, parity, inspect, bench, serve, report, doctor):
     app.command()(command)
@@ -31,7 +36,24 @@ app.add_typer(runner)
 register_qat(app)
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        from litehrnet_stage2.reference.version import __version__
+
+        typer.echo(f"stage2 {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = (
+        False
+    ),
+) -> None:
+    """Hold what goes before a command; the help is the application's."""
+
+
 def main() -> None:
     """Entry point of the console script."""
     keep_children_safe()
-    app()
+    sys.exit(console.run(app))

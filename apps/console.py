@@ -7,24 +7,28 @@ import dataclasses
 import json
 import os
 import re
+import signal
 import sys
-import tempfile
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.box import HEAVY_HEAD, Box
 from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
-from litehrnet_stage2.reference.errors import Stage2Error
+from litehrnet_stage2.apps import streams
+from litehrnet_stage2.reference.errors import InputError, Stage2Error
 from litehrnet_stage2.reference.files import write_whole, written_in_place
 
 out = Console()
 """Results, on standard output."""
 
-err = Console(file=os.fdopen(os.dup(2), "w", buffering=1))
+err = Console(file=streams.standard_error())
 """Progress and errors, on standard error; its own descriptor, so that `quiet` does not silence it."""
 
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show what the libraries below print, and tracebacks.")]
@@ -36,6 +40,7 @@ def writable(path: Path | None) -> Path | None:
     """Check, before the work, that a file can be written, and exit with status 2 if not: a callback of options."""
     if path is None or str(path) == "-":
         return path
+    _check_folder()
     in_place = written_in_place(path)
     folder = path.resolve().parent
     why = None
@@ -63,31 +68,72 @@ class Progress:
     """Names each step as it begins: a spinner in a terminal, a line elsewhere."""
 
     def __init__(self) -> None:
-        self._status = err.status("starting")
+        self._status = err.status("starting", spinner="dots" if err.encoding.startswith("utf") else "line")
 
     def __call__(self, step: str) -> None:
         """Begin a step."""
         if err.is_terminal:
-            self._status.update(step)
+            self._status.update(escape(step))
         else:
-            err.print(f"{step} ...", highlight=False)
+            err.print(f"{step} ...", markup=False, highlight=False)
+
+
+class Stopped(KeyboardInterrupt):
+    """Ctrl-C, or a request to end that came as another signal."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+
+def run(command: Callable[[], object]) -> int:
+    """Run a command line to its end; the exit status means the same whatever becomes of what it prints.
+
+    0 is success, 1 that a comparison failed, 2 that the user has to mend something, 3 a fault of the program, and
+    128 and the signal's number that it was stopped.
+    """
+    streams.prepare()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:  # `nohup` has it ignored
+            signal.signal(number, _stop)
+    try:
+        status = _status(command)
+        sys.stdout.flush()
+    except KeyboardInterrupt as stopped:
+        return _interrupted(stopped)
+    except Exception as error:
+        return _failed(error, verbose=False)
+    return status
+
+
+@contextlib.contextmanager
+def mistakes(*, verbose: bool) -> Iterator[None]:
+    """Turn a mistake into one sentence and exit 2, a fault into a traceback and exit 3."""
+    try:
+        _check_folder()
+        yield
+    except KeyboardInterrupt as stopped:
+        raise typer.Exit(_interrupted(stopped)) from None
+    except typer.Exit:
+        raise
+    except Exception as error:
+        raise typer.Exit(_failed(error, verbose=verbose)) from None
 
 
 @contextlib.contextmanager
 def working(*, verbose: bool) -> Iterator[Progress]:
-    """Run a command's work: libraries kept quiet unless `verbose`, a mistake turned into one sentence and exit 2."""
+    """Run a command's work: libraries kept quiet unless `verbose`, and `mistakes` as it has them."""
     progress = Progress()
-    try:
-        with contextlib.nullcontext() if verbose else _quiet(), progress._status:
-            yield progress
-    except KeyboardInterrupt:
-        err.print("[bold]interrupted[/]: nothing was left half written")
-        raise typer.Exit(130) from None
-    except Exception as error:
-        if verbose or not _is_mistake(error):
-            err.print(traceback.format_exc(), markup=False, highlight=False)
-        _print_error(_sentence(error))
-        raise typer.Exit(2 if _is_mistake(error) else 3) from None
+    with mistakes(verbose=verbose), contextlib.nullcontext() if verbose else _quiet(), progress._status:
+        yield progress
+
+
+def table(*columns: str, title: str | None = None, right: Collection[str] = (), box: Box = HEAVY_HEAD) -> Table:
+    """A table that cuts no name: what does not fit into its column goes on in the next line."""
+    made = Table(title=title, box=box)
+    for column in columns:
+        made.add_column(column, overflow="fold", justify="right" if column in right else "left")
+    return made
 
 
 def write_json(result: Any, path: Path | None) -> None:
@@ -102,7 +148,9 @@ def write_json(result: Any, path: Path | None) -> None:
 def write_text(text: str, path: Path) -> None:
     """Write a file, whole or not at all, or standard output where the path is `-`."""
     if str(path) == "-":
-        sys.stdout.write(text)
+        sys.stdout.flush()
+        sys.stdout.buffer.write(text.encode())
+        sys.stdout.flush()
         return
     write_whole(path, text.encode())
 
@@ -131,14 +179,47 @@ def _sentence(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
+def _status(command: Callable[[], object]) -> int:
+    try:
+        command()
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 0
+    return 0
+
+
+def _stop(number: int, _: object) -> None:
+    raise Stopped(number)
+
+
+def _interrupted(stopped: KeyboardInterrupt) -> int:
+    err.print("[bold]interrupted[/]: nothing was left half written")
+    return 128 + (stopped.number if isinstance(stopped, Stopped) else signal.SIGINT)
+
+
+def _failed(error: Exception, *, verbose: bool) -> int:
+    mistake = _is_mistake(error)
+    if verbose or not mistake:
+        err.print(traceback.format_exc(), markup=False, highlight=False)
+    _print_error(_sentence(error))
+    return 2 if mistake else 3
+
+
+def _check_folder() -> None:
+    try:
+        Path.cwd()
+    except FileNotFoundError:  # some libraries end the process there, without a word
+        raise InputError("the current folder was deleted: change to another one, with `cd`") from None
+
+
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keep warnings, and what native libraries write to descriptor 2, from the terminal."""
     sys.stderr.flush()
-    saved = os.dup(2)
-    with warnings.catch_warnings(), tempfile.TemporaryFile() as sink:
+    saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        os.dup2(sink.fileno(), 2)
+        os.dup2(nowhere, 2)
+        os.close(nowhere)
         try:
             yield
         finally:

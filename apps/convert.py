@@ -91,7 +91,8 @@ def convert_to_bundle(
     import torch
 
     from litehrnet_stage2.apps import example, features_file
-    from litehrnet_stage2.converters.bundle import check_replaceable, write_bundle
+    from litehrnet_stage2.converters.bundle import write_bundle
+    from litehrnet_stage2.converters.replacement import check_replaceable
     from litehrnet_stage2.reference.checkpoint import load_checkpoint
     from litehrnet_stage2.reference.contract.artifacts import check_targets
     from litehrnet_stage2.reference.freeze import freeze

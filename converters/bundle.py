@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import errno
-import itertools
 import platform
-import shutil
-import tempfile
 from collections.abc import Callable, Iterable
 from importlib import metadata
 from pathlib import Path
@@ -18,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from litehrnet_stage2.converters.coverage import Coverage
+from litehrnet_stage2.converters.replacement import replacing
 from litehrnet_stage2.converters.targets import Deployment, load_converter
 from litehrnet_stage2.reference import golden, integer_function
 from litehrnet_stage2.reference.contract.artifacts import ARTIFACTS, DEFAULT_TARGETS, check_targets
@@ -27,11 +23,9 @@ from litehrnet_stage2.reference.manifest import (
     FUNCTION,
     GOLDEN,
     SCHEMA_VERSION,
-    BundleError,
     FileEntry,
     Manifest,
     TensorSpec,
-    holds_bundle,
 )
 
 FloatNetwork: TypeAlias = Callable[[NDArray[np.float32]], tuple[NDArray[np.float32], NDArray[np.float32]]]
@@ -61,7 +55,7 @@ def write_bundle(
     former it also has what `float_network` makes of them, to judge fidelity by.
 
     Raises:
-        BundleError: `out` exists and is no bundle.
+        BundleError: what is at `out` cannot be replaced (see `check_replaceable`).
         ValueError: an unknown target, or features of a wrong shape.
         CoverageError: a converter left an operator in float.
     """
@@ -69,30 +63,9 @@ def write_bundle(
     check_targets(targets)
     function.config.check_features(features.shape)
     deployment = Deployment(height=features.shape[2], width=features.shape[3], coreml_target=coreml_target)
-    check_replaceable(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(out)) from error
-    try:
+    with replacing(out) as folder:
         manifest = _fill(folder, function, proof, features, float_network, deployment, targets, progress)
-        folder.chmod(0o755)
-        _replace(folder, out)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
     return manifest
-
-
-def check_replaceable(out: Path) -> None:
-    """Check that writing a bundle at `out` destroys nothing else.
-
-    Raises:
-        BundleError: something is there that is neither a bundle nor an empty folder.
-    """
-    empty = out.is_dir() and not any(out.iterdir())
-    if out.exists() and not empty and not holds_bundle(out):
-        raise BundleError(f"{out} exists and is no bundle: give --out a new folder, or one that holds a bundle")
 
 
 def stress_inputs(q: Quantization, shape: tuple[int, ...]) -> NDArray[np.int8]:
@@ -175,25 +148,3 @@ def _versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue  # a target that was not asked for
     return versions
-
-
-def _replace(folder: Path, out: Path) -> None:
-    """Move `folder` to `out`; what was there comes back if that fails. Of runs that end at once the last one stays."""
-    old = Path(tempfile.mkdtemp(prefix=f".{out.name}.old.", dir=out.parent))
-    try:
-        for attempt in itertools.count():
-            check_replaceable(out)  # once more: minutes have passed
-            kept = old / str(attempt)
-            with contextlib.suppress(FileNotFoundError):
-                out.rename(kept)
-            try:
-                folder.rename(out)
-                return
-            except BaseException as error:
-                if isinstance(error, OSError) and error.errno in (errno.ENOTEMPTY, errno.EEXIST):
-                    continue  # another run was faster by a hair; its bundle is the older one now
-                if kept.exists():
-                    kept.rename(out)
-                raise
-    finally:
-        shutil.rmtree(old, ignore_errors=True)

@@ -11,9 +11,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from litehrnet_stage2.reference.errors import InputError
+from litehrnet_stage2.reference.files import read_regular
 
 SCHEMA_VERSION = 1
 FILE_NAME = "manifest.json"
+MOST_BYTES = 4 << 20  # of a manifest
 FUNCTION = "function.npz"
 GOLDEN = "golden.npz"
 
@@ -122,8 +124,8 @@ class Manifest:
 def holds_bundle(folder: Path) -> bool:
     """Whether a folder holds a bundle of any schema version; files of other makers are called `manifest.json` too."""
     try:
-        values = json.loads((folder / FILE_NAME).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        values = json.loads(read_regular(folder / FILE_NAME, most_bytes=MOST_BYTES))
+    except (OSError, ValueError, RecursionError):
         return False
     return isinstance(values, dict) and {"schema_version", "golden_sha256"} <= values.keys()
 

@@ -24,9 +24,20 @@ _SUFFIX = re.compile(r"stage2-[0-9a-f]{16}")
 _LONGEST = 200  # bytes of the target's name that a scratch's name can hold; a longer one is hashed
 
 
+def remove(path: Path) -> None:
+    """Remove a scratch, a file or a folder with what is in it, as far as that can be done."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+        return
+    with contextlib.suppress(OSError):
+        path.unlink()
+
+
 @contextlib.contextmanager
-def scratch(target: Path, create: Callable[[Path], None]) -> Iterator[Path]:
-    """A new path beside `target`, made by `create` (which must fail if it exists); removed at the end if still there.
+def scratch(
+    target: Path, create: Callable[[Path], None], *, discard: Callable[[Path], None] = remove
+) -> Iterator[Path]:
+    """A new path beside `target`, made by `create` (which must fail if it exists) and given to `discard` at the end.
 
     Raises:
         OSError: nothing can be made in that folder.
@@ -35,16 +46,18 @@ def scratch(target: Path, create: Callable[[Path], None]) -> Iterator[Path]:
         path = target.with_name(f"{_prefix(target)}stage2-{secrets.token_hex(8)}")
         create(path)
         with contextlib.ExitStack() as held:
-            held.callback(remove, path)
-            descriptor = os.open(path, os.O_RDONLY)
+            held.callback(discard, path)
+            try:
+                descriptor = os.open(path, os.O_RDONLY)
+            except FileNotFoundError:
+                continue  # a run that was sweeping took it for a dead one's, before it was locked
             held.callback(os.close, descriptor)
             if fcntl is not None:
                 with contextlib.suppress(OSError):  # a file system without locks: nobody can sweep there either
                     fcntl.flock(descriptor, fcntl.LOCK_EX)
-            if _same(path, descriptor):
+            if _same(path, descriptor):  # or it was taken while this waited for the lock
                 yield path
                 return
-        # A run that was sweeping took it for a dead one's, before it was locked.
 
 
 def dead_scratches(target: Path) -> Iterator[Path]:
@@ -68,15 +81,6 @@ def sweep(target: Path) -> None:
     """Remove what runs that died left beside `target`."""
     for path in dead_scratches(target):
         remove(path)
-
-
-def remove(path: Path) -> None:
-    """Remove a scratch, a file or a folder with what is in it, as far as that can be done."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-        return
-    with contextlib.suppress(OSError):
-        path.unlink()
 
 
 def _prefix(target: Path) -> str:

@@ -5,11 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -144,23 +142,6 @@ def test_a_converter_that_fails_midway_leaves_what_was_there(
     assert content(tmp_path) == left
 
 
-def test_a_failing_rename_brings_the_old_bundle_back(
-    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write(tmp_path / "bundle")
-    left, rename = content(tmp_path), Path.rename
-
-    def fail(path: Path, target: Path) -> Path:
-        if path.name.startswith(".bundle.") and Path(target).name == "bundle" and path.parent == tmp_path:
-            raise OSError(5, "Input/output error")
-        return rename(path, target)
-
-    monkeypatch.setattr(Path, "rename", fail)
-    with pytest.raises(OSError, match="Input/output error"):
-        write(tmp_path / "bundle", images=2)
-    assert content(tmp_path) == left
-
-
 def test_an_older_bundle_is_replaced_with_all_that_it_held(write: Write, tmp_path: Path) -> None:
     write(tmp_path / "bundle", images=2)
     write(tmp_path / "bundle", images=1)
@@ -231,49 +212,6 @@ def test_features_of_a_wrong_shape_are_refused_before_anything_is_written(
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("before", ["nothing", "bundle"])
-def test_two_runs_at_once_end_with_one_whole_bundle_and_nothing_else(before: str, write: Write, tmp_path: Path) -> None:
-    """Many times over, for the moments between two renames are short. Each run ends without an error."""
-    out, errors = tmp_path / "bundle", []
-
-    def run(images: int) -> None:
-        try:
-            write(out, images=images)
-        except OSError as error:
-            errors.append(error)
-
-    for _ in range(12):
-        if before == "nothing":
-            shutil.rmtree(out, ignore_errors=True)
-        threads = [threading.Thread(target=run, args=(images,)) for images in (1, 2, 1)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert_whole(out)
-        assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
-    assert not errors
-
-
-def test_a_bundle_that_lands_at_the_last_moment_is_the_older_one(
-    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Between looking whether something is there and moving a bundle to its place, another run puts its own."""
-    write(tmp_path / "faster", images=2)
-    rename = Path.rename
-
-    def late(path: Path, target: Path) -> Path:
-        if path.name.startswith(".bundle.") and (tmp_path / "faster").exists():
-            rename(tmp_path / "faster", tmp_path / "bundle")
-        return rename(path, target)
-
-    monkeypatch.setattr(Path, "rename", late)
-    write(tmp_path / "bundle", images=1)
-    assert_whole(tmp_path / "bundle")
-    assert len(Bundle.open(tmp_path / "bundle").golden().x) == 6
-    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
-
-
 def test_what_appears_at_the_place_during_the_conversion_is_not_overwritten(
     write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -333,14 +271,16 @@ def test_a_run_that_is_killed_leaves_nothing_that_looks_like_a_bundle_and_the_ol
         assert not (tmp_path / "bundle").exists()
 
 
-def test_the_next_run_is_not_disturbed_by_what_a_killed_one_left(
-    write: Write, small_checkpoint: list[str], tmp_path: Path
-) -> None:
+def test_the_next_run_removes_what_a_killed_one_left(write: Write, small_checkpoint: list[str], tmp_path: Path) -> None:
     interrupted(tmp_path, signal.SIGKILL, small_checkpoint)
     write(tmp_path / "bundle")
     assert_whole(tmp_path / "bundle")
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 
-def test_ctrl_c_leaves_nothing_at_all(small_checkpoint: list[str], tmp_path: Path) -> None:
-    assert interrupted(tmp_path, signal.SIGINT, small_checkpoint) == 130
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_run_that_is_told_to_end_leaves_nothing_at_all(
+    number: signal.Signals, small_checkpoint: list[str], tmp_path: Path
+) -> None:
+    assert interrupted(tmp_path, number, small_checkpoint) == 128 + number
     assert not list(tmp_path.iterdir())

@@ -1,0 +1,122 @@
+"""Whatever becomes of a command's output and folders, it ends with a sentence and the exit status that means it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+STAGE2 = shlex.quote(str(Path(sys.executable).with_name("stage2")))
+
+
+def shell(line: str, *, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a line of bash in which `stage2` is the command; it ends with the status of the first part of a pipe."""
+    script = f'stage2() {{ {STAGE2} "$@"; }}\n{line}\nexit ${{PIPESTATUS[0]}}'
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("LC_", "PYTHON"))}
+    return subprocess.run(
+        ["bash", "-c", script],
+        capture_output=True,
+        text=True,
+        errors="replace",
+        env={**inherited, "COLUMNS": "200", "NO_COLOR": "1", **environment},
+        timeout=300,
+        check=False,
+        cwd=cwd,
+    )
+
+
+def assert_sentence(done: subprocess.CompletedProcess[str], what: str) -> None:
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+    assert [line for line in done.stderr.splitlines() if line.startswith("error:") and what in line], done.stderr
+
+
+@pytest.mark.parametrize("command", ["--help", "parity {bundle} --runtime golden", "inspect {bundle} --json -"])
+@pytest.mark.parametrize(
+    ("to", "what"),
+    [(">/dev/full", "No space left on device: standard output"), (">&-", "closed: standard output")],
+)
+def test_output_that_cannot_be_written_is_a_sentence_and_never_exit_1(
+    command: str, to: str, what: str, small_bundle: Path
+) -> None:
+    """1 means that codes differ."""
+    assert_sentence(shell(f"stage2 {command.format(bundle=small_bundle)} {to}"), what)
+
+
+@pytest.mark.parametrize("command", ["--help", "parity {bundle} --runtime golden", "inspect {bundle} --json -"])
+def test_a_reader_that_goes_away_is_quiet_success(command: str, small_bundle: Path) -> None:
+    done = shell(f"stage2 {command.format(bundle=small_bundle)} | true")
+    assert done.returncode == 0
+    assert "Traceback" not in done.stderr
+    assert "error" not in done.stderr
+
+
+@pytest.mark.parametrize("to", ["2>/dev/full", "2>&-", "2>&- <&-"])
+def test_progress_that_nobody_can_see_changes_nothing(to: str, small_bundle: Path) -> None:
+    done = shell(f"stage2 parity {small_bundle} --runtime golden --json - {to}")
+    assert done.returncode == 0
+    assert json.loads(done.stdout)[0]["passed"]
+    assert shell(f"stage2 parity missing {to}").returncode == 2
+
+
+def test_what_is_printed_with_standard_output_closed_lands_in_no_file(small_bundle: Path, tmp_path: Path) -> None:
+    """The next file that is opened gets the number of a closed descriptor, and a library may print to it."""
+    shell(f"stage2 parity {small_bundle} --runtime golden --json {tmp_path}/result.json >&- 2>&-")
+    assert json.loads((tmp_path / "result.json").read_text())
+
+
+@pytest.mark.parametrize("environment", [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "POSIX"}, {"LC_ALL": "C"}])
+def test_an_ascii_terminal_gets_ascii(environment: dict[str, str], small_bundle: Path) -> None:
+    for command in (f"inspect {small_bundle}", "doctor", "inspect mörg"):
+        done = shell(f"stage2 {command}", **environment)
+        assert (done.stdout + done.stderr).isascii()
+        assert "Traceback" not in done.stderr
+    assert "+--" in shell(f"stage2 inspect {small_bundle}", **environment).stdout
+
+
+def test_a_deleted_folder_is_a_sentence(small_bundle: Path, tmp_path: Path) -> None:
+    for command in (f"inspect {small_bundle}", f"inspect {small_bundle} --json x.json", "convert --out bundle"):
+        done = shell(f"mkdir {tmp_path}/gone; cd {tmp_path}/gone; rmdir {tmp_path}/gone; stage2 {command}")
+        assert_sentence(done, "the current folder was deleted: change to another one")
+
+
+# --json PATH
+
+
+def test_json_goes_to_a_device_a_fifo_a_descriptor_and_through_a_link(small_bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("target")
+    (tmp_path / "target").write_text("stale")
+    os.mkfifo(tmp_path / "fifo")
+    done = shell(
+        "set -e\n"
+        f"stage2 inspect {small_bundle} --json link >/dev/null\n"
+        f"stage2 inspect {small_bundle} --json /dev/null >/dev/null\n"
+        f"stage2 inspect {small_bundle} --json >(cat > process; touch over) >/dev/null\n"
+        "cat fifo > through & "
+        f"stage2 inspect {small_bundle} --json fifo >/dev/null; wait\n"
+        f"stage2 inspect {small_bundle} --json /dev/fd/3 3>descriptor >/dev/null\n"
+        "while [ ! -e over ]; do sleep 0.05; done\ntrue",
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    manifest = json.loads((small_bundle / "manifest.json").read_text())
+    for name in ("target", "process", "through", "descriptor"):
+        assert json.loads((tmp_path / name).read_text())["golden_sha256"] == manifest["golden_sha256"], name
+    assert (tmp_path / "link").is_symlink()
+    assert stat.S_ISFIFO((tmp_path / "fifo").stat().st_mode)
+    assert stat.S_ISCHR(Path("/dev/null").stat().st_mode)
+
+
+def test_a_version_and_short_help_are_where_people_look() -> None:
+    assert shell("stage2 --version").stdout == "stage2 0.1.0\n"
+    for command in ("-h", "convert -h", "runner -h", "runner --help", "runner build --help"):
+        done = shell(f"stage2 {command}")
+        assert done.returncode == 0
+        assert "Usage: stage2" in done.stdout
