@@ -17,7 +17,17 @@ from torch import Tensor, nn
 from litehrnet_stage2.reference.config import Stage2Config
 from litehrnet_stage2.reference.errors import InputError
 from litehrnet_stage2.reference.quantizers import ActivationQuantizer, Mode, WeightQuantizer, set_mode
-from litehrnet_stage2.reference.stage2 import Add, ConvBNSiLU, Stage2, UpProject, upsample2x
+from litehrnet_stage2.reference.stage2 import (
+    Add,
+    ConvBNSiLU,
+    Stage2,
+    UpProject,
+    inner_stage2,
+    upsample2x,
+)
+
+EXAMPLES = 3
+"""How many of the features that it was calibrated on a network keeps."""
 
 
 class QATStage2(Stage2):
@@ -25,28 +35,46 @@ class QATStage2(Stage2):
 
     An ordinary `nn.Module`: put it where the float Stage2 was, train it with any loop. Same shapes as
     `Stage2`. Its `state_dict` keys do not depend on the mode; loading that of a calibrated network makes it round.
+
+    Attributes:
+        examples: the first features it was calibrated on, float32 `[n, in_channels, H, W]`: a checkpoint keeps them as
+            golden inputs. Not part of the state.
     """
+
+    examples: Tensor | None
 
     def __init__(self, config: Stage2Config | None = None) -> None:
         super().__init__(config)
         self.input = ActivationQuantizer()
+        self.register_buffer("examples", None, persistent=False)
         _replace_leaves(self)
 
     @classmethod
-    def from_float(cls, stage2: Stage2) -> QATStage2:
+    def from_float(cls, stage2: nn.Module) -> QATStage2:
         """The quantisation-aware network that computes, in `Mode.FLOAT`, what `stage2.eval()` computes.
 
+        It is in eval mode. Build the optimiser after it has taken the float network's place: one built before
+        holds the float weights and trains nothing.
+
         Raises:
-            ValueError: `stage2` is quantisation-aware already.
+            ValueError: `stage2` is quantisation-aware already, or has other weights than a Stage2.
+            TypeError: `stage2` is another network.
         """
+        stage2 = inner_stage2(stage2, "QATStage2.from_float({})")
         if isinstance(stage2, QATStage2):
             raise InputError(
                 "`from_float` was given a QATStage2, which is quantisation-aware already: use it as it is, or give the "
                 "float Stage2 that it came from"
             )
-        qat = cls(stage2.config)
-        _copy_leaves(stage2, qat)
-        return qat
+        plain, qat = Stage2(stage2.config), cls(stage2.config)
+        plain.load_state_dict(stage2.state_dict())
+        _copy_leaves(plain, qat)
+        return qat.eval()
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether the range of every tensor is known."""
+        return all(module.calibrated for module in self.modules() if isinstance(module, ActivationQuantizer))
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Map features `[B,32,64,128]` to `Y1 [B,32,64,128]` and `Y2 [B,64,32,64]`."""
@@ -57,15 +85,19 @@ class QATStage2(Stage2):
         """Set every range from float features `[N, in_channels, H, W]`, then switch to `Mode.FAKE_QUANTIZE`.
 
         Raises:
+            TypeError: the features are no float32 tensor.
             ValueError: the features, or what the network makes of them, are not finite.
         """
-        set_mode(self, Mode.CALIBRATE)
+        _check_dtypes(features, next(self.parameters()).dtype)
+        self.config.check_features(tuple(features.shape))
         for module in self.modules():
             if isinstance(module, ActivationQuantizer):
                 module.forget()
+        set_mode(self, Mode.CALIBRATE)
         for batch in torch.split(features, 8):
             self(batch)
         set_mode(self, Mode.FAKE_QUANTIZE)
+        self.examples = features[:EXAMPLES].clone()
         return self
 
 
@@ -147,6 +179,17 @@ class QuantProjectUp(nn.Module):
         """Map `[B,I,H,W]` to `[B,O,2H,2W]`; in and out of the resize share one quantiser."""
         y = upsample2x(self.project(x))
         return self.project.output.round(y) if self.project.output.quantizes else y
+
+
+def _check_dtypes(features: object, weights: torch.dtype) -> None:
+    if not isinstance(features, Tensor):
+        name = type(features).__name__
+        raise InputError(f"calibrate takes a tensor, but was given a {name}: write calibrate(torch.from_numpy(...))")
+    if not features.dtype == weights == torch.float32:
+        raise InputError(
+            f"calibrate takes float32, but the features are {features.dtype} and the weights {weights}: "
+            "write stage2.float().calibrate(features.float())"
+        )
 
 
 def _replace_leaves(module: nn.Module) -> None:

@@ -7,13 +7,16 @@ Shapes in comments are the specification's, for a 256x512 image; any even height
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import cast
+from collections.abc import Mapping
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from litehrnet_stage2.reference.config import Stage2Config
+from litehrnet_stage2.reference.errors import InputError
+from litehrnet_stage2.reference.state import check_weights, plain_names, unwrapped
 
 
 class Stage2(nn.Module):
@@ -27,6 +30,11 @@ class Stage2(nn.Module):
 
     def __init__(self, config: Stage2Config | None = None) -> None:
         super().__init__()
+        if not (config is None or isinstance(config, Stage2Config)):
+            raise InputError(
+                f"{type(self).__name__} takes a Stage2Config, but was given {config!r}: "
+                f"write {type(self).__name__}(Stage2Config(in_channels=32))"
+            )
         self.config = config or Stage2Config()
         c0, (c1, c2) = self.config.in_channels, self.config.num_channels
         expansion = self.config.expansion
@@ -75,11 +83,43 @@ class Stage2(nn.Module):
         y2 = self._fuse(1, x1, x2)  # [B,64,32,64]
         return y1, y2
 
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Load weights as any module does, whatever wrapper, pruning or enclosing network they come from.
+
+        Raises:
+            WeightsError: they are no Stage2's of this config and `strict` is set; the message says what to do.
+        """
+        due = self.state_dict()
+        state = plain_names(state_dict, next(iter(due)))
+        if strict:
+            check_weights(state, due, self.config)
+        return super().load_state_dict(state, strict, assign)
+
     def _fuse(self, i: int, *branches: Tensor) -> Tensor:
         """Bring every branch j to branch i, add, smooth."""
         aligned = [layer(x) for layer, x in zip(cast(nn.ModuleList, self.fuse_layers[i]), branches, strict=True)]
         y: Tensor = self.smooth[i](self.fuse_add[i](*aligned))
         return y
+
+
+def inner_stage2(model: nn.Module, call: str) -> Stage2:
+    """The Stage2 that `model` is, wrapped or not.
+
+    Args:
+        model: what a caller was given.
+        call: the call as it should read, with `{}` where the network stands.
+
+    Raises:
+        TypeError: it is none; the message has the call.
+    """
+    inner = unwrapped(model)
+    if isinstance(inner, Stage2):
+        return inner
+    name = type(inner).__name__
+    parts = [n for n, part in inner.named_modules() if isinstance(part, Stage2)] if isinstance(inner, nn.Module) else []
+    if not parts:
+        raise InputError(f"a {name} is no Stage2 and holds none: write {call.format('stage2')}")
+    raise InputError(f"a {name} is no Stage2 but holds one: write {call.format(f'network.{parts[0]}')}")
 
 
 class ConvBNSiLU(nn.Sequential):

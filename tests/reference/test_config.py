@@ -14,14 +14,19 @@ from litehrnet_stage2.reference.config import Stage2Config
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"in_channels": 0}, r"`in_channels` \(=0\) must be made of integers >= 1"),
-        ({"num_channels": (32, 0)}, r"`num_channels` \(=\(32, 0\)\) must be made of integers >= 1"),
+        ({"in_channels": 0}, r"`in_channels` \(=0\) must be made of integers from 1 to"),
+        ({"num_channels": (32, 0)}, r"`num_channels` \(=\(32, 0\)\) must be made of integers from 1 to"),
         ({"num_channels": (32,)}, r"`num_channels` \(=\(32,\)\) must have two entries"),
         ({"num_channels": 32}, r"`num_channels` \(=32\) must have two entries"),
-        ({"num_blocks": (2, -1)}, r"`num_blocks` \(=\(2, -1\)\) must be made of integers >= 0"),
+        ({"num_blocks": (2, -1)}, r"`num_blocks` \(=\(2, -1\)\) must be made of integers from 0 to"),
         ({"num_blocks": (1, 2, 3)}, r"`num_blocks` \(=\(1, 2, 3\)\) must have two entries"),
-        ({"expansion": 1.5}, r"`expansion` \(=1.5\) must be made of integers >= 1"),
-        ({"expansion": True}, r"`expansion` \(=True\) must be made of integers >= 1"),
+        ({"expansion": 1.5}, r"`expansion` \(=1.5\) must be made of integers from 1 to"),
+        ({"in_channels": 10**9}, r"`in_channels` \(=1000000000\) must be made of integers from 1 to 1024"),
+        ({"num_channels": (32, 1025)}, r"`num_channels` \(=\(32, 1025\)\) must be made of integers from 1 to 1024"),
+        ({"num_blocks": (10**6, 2)}, r"`num_blocks` \(=\(1000000, 2\)\) must be made of integers from 0 to 32"),
+        ({"expansion": 10**100}, r"`expansion` \(=10+\.\.\.0+\) must be made of integers from 1 to 16"),
+        ({"antialias": 2}, r"`antialias` \(=2\) must be true or false"),
+        ({"expansion": True}, r"`expansion` \(=True\) must be made of integers from 1 to"),
     ],
 )
 def test_a_value_out_of_range_is_named_with_what_is_accepted(values: dict[str, Any], message: str) -> None:
