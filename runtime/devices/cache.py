@@ -1,20 +1,30 @@
-"""Things fetched or built once per machine: where they lie, and how two processes make one at a time."""
+"""Things fetched or built once per machine: where they lie, and how two processes make one at a time.
+
+What lies there is run, so it has to be what was put there: the folder is this user's alone, and every file is compared
+with its hash each time.
+"""
 
 from __future__ import annotations
 
 import hashlib
-import importlib.util
+import json
 import os
+import shlex
 import shutil
-import subprocess
+import stat
 import tempfile
-import zipfile
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
-from litehrnet_stage2.runtime.child import PYTHON
-from litehrnet_stage2.runtime.devices.errors import DeviceError, MissingToolError
+from litehrnet_stage2.reference.files import write_whole
+from litehrnet_stage2.runtime.child import ChildError, run_bounded
+from litehrnet_stage2.runtime.devices.errors import DeviceError
+
+LIST = "sha256.json"
+"""In each folder of the cache: the hash of every other file in it."""
+
+LONGEST_S = 1800.0
+"""For a compiler, or a download."""
 
 Progress = Callable[[str], None]
 
@@ -32,26 +42,87 @@ def cache_root() -> Path:
 
 
 def build_once(folder: Path, build: Callable[[Path], None]) -> Path:
-    """Return `folder`, made by `build(fresh folder)` if it is not there.
+    """Return `folder`, made by `build(fresh folder)` if it is not there, and verified by the hashes of its files.
 
     Each process builds beside and renames when done, so `folder` is complete whenever it exists, and of
     two that build at once the second to finish discards its copy.
+
+    Raises:
+        DeviceError: the folder or the one that holds it belongs to somebody else, others may write to it, or a file
+            in it is not what was put there.
     """
-    if folder.is_dir():
-        return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        build(beside)
-        beside.chmod(0o755)
+    folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_private(folder.parent)
+    if not folder.is_dir():
+        beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         try:
-            beside.rename(folder)
-        except OSError:
-            if not folder.is_dir():
-                raise
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+            build(beside)
+            _write_list(beside)
+            try:
+                beside.rename(folder)
+            except OSError:
+                if not folder.is_dir():
+                    raise
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+    make_private(folder)
+    if not (folder / LIST).is_file():  # a version before this one made it, where nobody else could write
+        _write_list(folder)
+    _verify(folder)
     return folder
+
+
+def make_private(folder: Path) -> None:
+    """Have nobody but this user read a folder.
+
+    Raises:
+        DeviceError: it belongs to somebody else, or others may have written to it.
+    """
+    found = folder.stat()
+    user = os.geteuid() if hasattr(os, "geteuid") else found.st_uid
+    if found.st_uid != user:
+        raise DeviceError(
+            f"{folder} belongs to another user (number {found.st_uid}), who could plant programs there: name a folder "
+            "of your own in LITEHRNET_STAGE2_CACHE"
+        )
+    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise DeviceError(
+            f"other users may write to {folder}, and what lies there is run: delete it "
+            f"(`rm -r {shlex.quote(str(folder))}`) and run again"
+        )
+    if stat.S_IMODE(found.st_mode) & 0o077:
+        folder.chmod(0o700)
+
+
+def _contents(folder: Path) -> dict[str, str]:
+    """The SHA-256 of every file below a folder, but for the list, and where its links point, by path."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_symlink():
+            found[name] = f"-> {path.readlink()}"
+        elif path.is_file() and name != LIST:
+            with path.open("rb") as file:
+                found[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
+
+
+def _write_list(folder: Path) -> None:
+    write_whole(folder / LIST, json.dumps(_contents(folder), indent=1).encode())
+
+
+def _verify(folder: Path) -> None:
+    try:
+        due = json.loads((folder / LIST).read_bytes())
+    except ValueError:
+        due = {}
+    found = _contents(folder)
+    if due != found:
+        changed = sorted(name for name in {*due, *found} if due.get(name) != found.get(name))
+        raise DeviceError(
+            f"{folder} holds {changed[0] if changed else LIST}, which is not what was put there (it was changed or "
+            f"cut short): delete the folder (`rm -r {shlex.quote(str(folder))}`) and run again"
+        )
 
 
 def fingerprint(*parts: str | Path) -> str:
@@ -69,45 +140,11 @@ def call(argv: Iterable[str | Path], *, doing: str, cwd: Path | None = None) -> 
     Raises:
         DeviceError: it failed; the message has `doing` and the end of what it printed.
     """
-    done = subprocess.run([str(a) for a in argv], cwd=cwd, capture_output=True, text=True, check=False)
-    if done.returncode:
-        said = (done.stderr.strip() or done.stdout.strip())[-2000:]
-        raise DeviceError(f"{doing} failed with status {done.returncode}:\n{said}")
-    return done.stdout
-
-
-@dataclass(frozen=True, kw_only=True)
-class Wheel:
-    """One wheel of a Python package, for a platform that need not be this machine's."""
-
-    name: str
-    version: str
-    platform: str
-    sha256: str
-
-    def unpacked(self, cache_dir: Path, *, only: tuple[str, ...] = ("",), progress: Progress = silent) -> Path:
-        """The folder with the wheel's members that begin with one of `only`, fetched if it is not cached.
-
-        Raises:
-            MissingToolError: this interpreter has no pip.
-            DeviceError: pip cannot fetch it, or its hash is another.
-        """
-
-        def build(folder: Path) -> None:
-            if importlib.util.find_spec("pip") is None:
-                raise MissingToolError(f"pip is needed to fetch {self.name}: run `python -m ensurepip`")
-            progress(f"fetching {self.name} {self.version} for {self.platform}")
-            with tempfile.TemporaryDirectory() as temporary:
-                requirements = Path(temporary, "requirements.txt")
-                requirements.write_text(f"{self.name}=={self.version} --hash=sha256:{self.sha256}\n")
-                pip = [*PYTHON, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
-                pip += ["--no-deps", "--only-binary=:all:", "--require-hashes", "--platform", self.platform]
-                pip += ["--implementation", "cp", "--python-version", "3.11", "--dest", temporary]
-                call([*pip, "-r", requirements], doing=f"fetching {self.name}=={self.version} with pip")
-                (wheel,) = Path(temporary).glob("*.whl")
-                with zipfile.ZipFile(wheel) as archive:
-                    members = [name for name in archive.namelist() if name.startswith(only)]
-                    archive.extractall(folder, members)
-
-        key = fingerprint(self.sha256, *only)
-        return build_once(cache_dir / f"{self.name}-{self.version}-{self.platform}-{key}", build)
+    try:
+        done = run_bounded([str(word) for word in argv], timeout_s=LONGEST_S, cwd=cwd)
+    except ChildError as error:
+        raise DeviceError(f"{doing} failed: {error}") from error
+    stdout, stderr = done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
+    if done.status:
+        raise DeviceError(f"{doing} failed with status {done.status}:\n{(stderr.strip() or stdout.strip())[-2000:]}")
+    return stdout

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from litehrnet_stage2.runtime.devices.cache import (
     Progress,
-    Wheel,
     build_once,
     cache_root,
     call,
@@ -18,6 +17,7 @@ from litehrnet_stage2.runtime.devices.cache import (
     silent,
 )
 from litehrnet_stage2.runtime.devices.errors import DeviceError, MissingToolError
+from litehrnet_stage2.runtime.devices.wheels import wheel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,26 +70,7 @@ CPU_MODELS: Mapping[str, CpuModel] = {
     )
 }
 
-_NUMPY = Wheel(
-    name="numpy",
-    version="2.4.6",
-    platform="manylinux_2_28_aarch64",
-    sha256="0ab0a9c4ffb1a6d95ef519fe4247dba8eb6b18ad93999f76b7f657039acabd47",
-)
-LIBRARY_WHEELS = {
-    "onnxruntime": Wheel(
-        name="onnxruntime",
-        version="1.32.0",
-        platform="manylinux_2_28_aarch64",
-        sha256="2303372a85299b6757b0e11e1cbf13e410ddf7e10c37f4b37e99d1c90e7daf7c",
-    ),
-    "litert": Wheel(
-        name="ai-edge-litert",
-        version="2.3.0",
-        platform="manylinux_2_27_aarch64",
-        sha256="853fc608f96da87bd5f3458465dfb9abbf18d5ae6b94eceacead407146f175ae",
-    ),
-}
+LIBRARY_WHEELS = {"onnxruntime": wheel("onnxruntime", "aarch64"), "litert": wheel("ai-edge-litert", "aarch64")}
 """By the names that the libraries have here."""
 
 _PACKAGES = (
@@ -213,6 +194,6 @@ def prepare_emulation(cache_dir: Path | None = None, *, progress: Progress = sil
     return ArmPython(
         root=build_once(cache_dir / f"arm64-python3.11-{fingerprint(*_PACKAGES)}", build),
         site_packages=tuple(
-            wheel.unpacked(cache_dir, progress=progress) for wheel in (_NUMPY, *LIBRARY_WHEELS.values())
+            one.unpacked(cache_dir, progress=progress) for one in (wheel("numpy", "aarch64"), *LIBRARY_WHEELS.values())
         ),
     )

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from litehrnet_stage2.runtime.devices.cache import (
     Progress,
-    Wheel,
     build_once,
     cache_root,
     call,
@@ -20,24 +19,12 @@ from litehrnet_stage2.runtime.devices.cache import (
     silent,
 )
 from litehrnet_stage2.runtime.devices.errors import DeviceError, MissingToolError
+from litehrnet_stage2.runtime.devices.wheels import wheel
 
 NATIVE_SOURCES = Path(__file__).resolve().parent.parent / "native"
 
-EXECUTORCH_VERSION = "1.5.1"
-_EXECUTORCH = {
-    "x86_64": Wheel(
-        name="executorch",
-        version=EXECUTORCH_VERSION,
-        platform="manylinux_2_28_x86_64",
-        sha256="274c28c2fe2b76acb03f9fa381537425c40e0098dcf886baf6d97a1a55ffe300",
-    ),
-    "aarch64": Wheel(
-        name="executorch",
-        version=EXECUTORCH_VERSION,
-        platform="manylinux_2_28_aarch64",
-        sha256="8ee02348a3ea80ddf770822911ebf78da616b73afce0fbaaa79f23311c88c66a",
-    ),
-}
+_EXECUTORCH = {arch: wheel("executorch", arch) for arch in ("x86_64", "aarch64")}
+EXECUTORCH_VERSION = _EXECUTORCH["aarch64"].version
 _COMPONENTS = ("", "_threadpool", "_backend_xnnpack", "_kernels_optimized", "_kernels_quantized")
 _LOADERS = {"x86_64": "ld-linux-x86-64.so.2", "aarch64": "ld-linux-aarch64.so.1"}
 _SYSTEM_LIBRARIES = (
@@ -179,15 +166,15 @@ def build_instruction_counter(cache_dir: Path | None = None) -> Path:
 
 def _executorch(arch: str, cache_dir: Path, progress: Progress) -> Path:
     """The folder with ExecuTorch's `lib/` and `include/` for `arch`: the installed one where it fits."""
-    wheel = _EXECUTORCH[arch]
+    pinned = _EXECUTORCH[arch]
     if arch == host_arch() and (installed := importlib.util.find_spec("executorch")) is not None:
         for place in installed.submodule_search_locations or ():
             folder = Path(place)
-            same = importlib.metadata.version("executorch").split("+")[0] == wheel.version
+            same = importlib.metadata.version("executorch").split("+")[0] == pinned.version
             if same and (folder / "lib" / "libexecutorch.so").is_file():
                 return folder
     only = ("executorch/lib/", "executorch/include/")
-    return wheel.unpacked(cache_dir, only=only, progress=progress) / "executorch"
+    return pinned.unpacked(cache_dir, only=only, progress=progress) / "executorch"
 
 
 def find_compiler(arch: str) -> Path:

@@ -16,8 +16,9 @@ import pytest
 
 from litehrnet_stage2.runtime.bundle import Bundle
 from litehrnet_stage2.runtime.devices import DeviceError, MissingToolError, RunnerBuild, build_runner
-from litehrnet_stage2.runtime.devices.cache import Wheel, build_once
+from litehrnet_stage2.runtime.devices.cache import build_once
 from litehrnet_stage2.runtime.devices.toolchain import canonical_arch, host_arch
+from litehrnet_stage2.runtime.devices.wheels import Wheel
 from litehrnet_stage2.runtime.session import to_codes
 
 STATUS = {"flags": 2, "model": 3, "input": 4, "execution": 5, "crash": 70}

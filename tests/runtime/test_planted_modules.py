@@ -16,7 +16,7 @@ from litehrnet_stage2.apps.landmarks.pool import rendered
 from litehrnet_stage2.runtime import Bundle
 from litehrnet_stage2.runtime.coreml.predict import PredictionError, predict
 from litehrnet_stage2.runtime.devices import DeviceError, RunnerBuild, open_device_session, parse_device
-from litehrnet_stage2.runtime.devices.cache import Wheel
+from litehrnet_stage2.runtime.devices.wheels import Wheel
 from litehrnet_stage2.runtime.latency import plan
 
 NAMES = (
