@@ -157,6 +157,8 @@ def peer_candidates(
                     sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
                     threads=count,
                     exact=False,
+                    peer=True,
+                    floating=peer.group == "fp32",
                     description=peer.description,
                 )
                 for count in dict.fromkeys(threads)

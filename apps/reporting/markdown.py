@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from litehrnet_stage2.apps.reporting.page import Column, columns
-from litehrnet_stage2.runtime.latency import Result
-from litehrnet_stage2.runtime.latency.result import Ratio, Run
+from litehrnet_stage2.apps.reporting import cells
+from litehrnet_stage2.apps.reporting.columns import Column, columns
+from litehrnet_stage2.runtime.latency import CandidateResult, Result
 
 
 def markdown(results: Sequence[Result]) -> str:
@@ -16,74 +16,64 @@ def markdown(results: Sequence[Result]) -> str:
 
 def _column(column: Column) -> Iterator[str]:
     run = column.run
-    yield f"### {column.label}"
+    yield f"### {_text(column.label)}"
     yield ""
     if any(c.latency for c in run.candidates):
-        yield from _table(
-            ["artifact", "p50 ms", "95% interval", "p90 ms", "codes that differ"], "lrrrr", _latencies(column)
-        )
+        outputs = ", ".join(next((c.sqnr_db for c in run.candidates if c.sqnr_db), {}))
+        head = ["artifact", "p50 ms", "95% interval", "p90 ms", "codes off", f"{cells.SQNR} {outputs}".rstrip()]
+        yield from _table(head, map(_latency, run.candidates))
     if any(c.instructions for c in run.candidates):
-        rows = [
-            [f"**{c.key}**" if c.exact else c.key, f"{c.instructions.per_inference / 1e6:.1f} M"]
-            for c in run.candidates
-            if c.instructions
-        ]
-        yield from _table(["artifact", "instructions per inference"], "lr", rows)
+        counted = ([_name(c), cells.instructions(c)] for c in run.candidates if c.instructions)
+        yield from _table(["artifact", "instructions per inference"], counted)
     if run.ratios:
         ours = list(dict.fromkeys(r.numerator for r in run.ratios))
-        found = {(r.numerator, r.denominator): r for r in run.ratios}
-        rows = [
-            [peer, *(_ratio(found.get((name, peer)), run) for name in ours)]
-            for peer in dict.fromkeys(r.denominator for r in run.ratios)
-        ]
+        found = {(r.numerator, r.denominator): cells.ratio(r, run, "**{}**") for r in run.ratios}
+        peers = dict.fromkeys(r.denominator for r in run.ratios)
         compared = "instructions" if run.machine.emulated else "latency"
-        yield from _table([f"{compared} against", *ours], "l" + "r" * len(ours), rows)
-        if not run.machine.emulated:
-            yield "Median over pairs of turns, its 95% interval, and in brackets the same of CPU time."
-    yield _verdict(run)
-    yield f"Made with `{column.result.command}`."
+        rows = ([peer, *(found.get((name, peer), "") for name in ours)] for peer in peers)
+        yield from _table([f"{compared} against", *ours], rows)
+        if run.machine.emulated:
+            yield f"Of instructions, on {_text(run.processor)}."
+        else:
+            yield (
+                f"On {_text(run.processor)}: median over pairs of turns, its 95% interval, "
+                "and in brackets the same of CPU time."
+            )
+    yield _text(cells.verdict(run))
+    yield f"Made with `{_text(column.result.command).replace('`', '')}`."
     yield ""
 
 
-def _verdict(run: Run) -> str:
-    if run.validity.valid:
-        return "Valid."
-    reasons = "; ".join(run.validity.reasons)
-    if run.only_ratios_valid:
-        return f"The ratios are valid, the milliseconds are not: {reasons}."
-    return f"Not valid: {reasons}."
+def _latency(candidate: CandidateResult) -> list[str]:
+    latency = candidate.latency
+    if latency is None:
+        return [_name(candidate), candidate.failure or "not timed", "", "", "", ""]
+    return [
+        _name(candidate),
+        f"{latency.p50_ms.value:.2f}",
+        cells.interval(latency.p50_ms),
+        f"{latency.p90_ms.value:.2f}",
+        cells.codes_off(candidate) if candidate.exact else "",
+        cells.sqnr(candidate),
+    ]
 
 
-def _latencies(column: Column) -> Iterator[list[str]]:
-    for c in column.run.candidates:
-        if c.latency is None:
-            yield [c.key, c.failure or "not timed", "", "", ""]
-            continue
-        parity = (c.parity_after or c.parity_before or {}).values()
-        wrong, compared = sum(o.mismatches for o in parity), sum(o.compared for o in parity)
-        share = "0" if not wrong else f"{wrong / compared:.1%}"
-        p50 = c.latency.p50_ms
-        yield [
-            f"**{c.key}**" if c.exact else c.key,
-            f"{p50.value:.2f}",
-            f"{p50.low:.2f} to {p50.high:.2f}",
-            f"{c.latency.p90_ms.value:.2f}",
-            share,
-        ]
+def _name(candidate: CandidateResult) -> str:
+    return candidate.key if candidate.peer else f"**{candidate.key}**"
 
 
-def _ratio(ratio: Ratio | None, run: Run) -> str:
-    if ratio is None:
-        return ""
-    if run.machine.emulated:  # counted, not measured
-        return f"**{ratio.ratio.value:.2f}**"
-    cpu = "" if ratio.cpu_time is None else f" [{ratio.cpu_time:.2f}]"
-    return f"**{ratio.ratio.value:.2f}** ({ratio.ratio.low:.2f} to {ratio.ratio.high:.2f}){cpu}"
-
-
-def _table(head: Sequence[str], aligned: str, rows: Iterable[Sequence[str]]) -> Iterator[str]:
-    yield "| " + " | ".join(head) + " |"
-    yield "|" + "|".join({"l": "---", "r": "---:"}[side] for side in aligned) + "|"
-    for row in rows:
-        yield "| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |"
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    """The first column to the left, the others to the right."""
+    yield _row(head)
+    yield "|---|" + "---:|" * (len(head) - 1)
+    yield from map(_row, rows)
     yield ""
+
+
+def _row(row: Sequence[str]) -> str:
+    return "| " + " | ".join(_text(cell).replace("|", r"\|") for cell in row) + " |"
+
+
+def _text(text: str) -> str:
+    """Text of a file on one line, that is no HTML."""
+    return cells.plain(text).replace("&", "&amp;").replace("<", "&lt;")

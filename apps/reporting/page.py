@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from importlib import resources
 from statistics import median
 
-from litehrnet_stage2.apps.reporting import charts
+from litehrnet_stage2.apps.reporting import cells, charts
+from litehrnet_stage2.apps.reporting.columns import Column, columns
 from litehrnet_stage2.apps.reporting.markup import Markup, join, table, tag
-from litehrnet_stage2.runtime.latency import CandidateResult, Result, Run
+from litehrnet_stage2.runtime.latency import CandidateResult, Result
 from litehrnet_stage2.runtime.latency.result import Profile
 
 METHOD = (
@@ -34,27 +34,6 @@ FAMILIES = {
 """What runtimes' own names of operators have in common: the first whose word is in the name, in lower case."""
 
 OTHER = "other"
-
-
-@dataclass(frozen=True)
-class Column:
-    """One run, and what the page calls it."""
-
-    label: str
-    result: Result
-    run: Run
-
-
-def columns(results: Sequence[Result]) -> list[Column]:
-    """Every run of every result, labelled so that no two are called the same."""
-    found: list[Column] = []
-    for result in results:
-        for run in result.runs:
-            cpu = ", ".join(kind.name for kind in run.machine.cores) or run.machine.arch
-            label = f"{run.machine.device} ({cpu}), {result.created[:16].replace('T', ' ')}"
-            taken = sum(column.label.startswith(label) for column in found)
-            found.append(Column(f"{label}, no. {taken + 1}" if taken else label, result, run))
-    return found
 
 
 def page(results: Sequence[Result]) -> str:
@@ -82,8 +61,9 @@ def _sections(shown: Sequence[Column]) -> Iterator[Markup]:
         yield tag("h2", "Instructions on emulated processors")
         yield tag("p", "A cost that repeats to 0.3%. It is not a latency: emulated time means nothing.", class_="note")
         yield _instructions(shown)
-    for part in (_distribution, _ratios, _operators):
-        yield from _each(shown, part)
+    for part in (_distribution, _ratios, _operators, _planned):
+        for column in shown:
+            yield from part(column)
     yield tag("h2", "Cold starts and memory")
     yield _cold(shown)
     yield tag("h2", "Parity with the golden codes")
@@ -95,12 +75,6 @@ def _sections(shown: Sequence[Column]) -> Iterator[Markup]:
     yield _environment(shown)
 
 
-def _each(shown: Sequence[Column], part: object) -> Iterator[Markup]:
-    assert callable(part)
-    for column in shown:
-        yield from part(column)
-
-
 def _card(column: Column) -> Markup:
     validity = column.run.validity
     verdict = "Do not rely on these numbers."
@@ -108,60 +82,61 @@ def _card(column: Column) -> Markup:
         verdict = "These numbers can be trusted."
     elif column.run.only_ratios_valid:
         verdict = "Rely on the ratios, in which candidates alternated, and not on the milliseconds."
+    if column.run.machine.emulated:
+        verdict = "Instructions are a cost that repeats; time means nothing there."
     reasons = [tag("ul", *(tag("li", reason) for reason in validity.reasons))] if validity.reasons else []
     return tag(
         "section",
-        tag("h3", column.label),
+        tag("h3", f"{column.letter}: {column.label}"),
         tag("p", verdict, class_="verdict"),
         *reasons,
+        *([tag("p", cells.unknown(column.run), class_="note")] if validity.unknown else []),
         tag("p", f"{column.result.command} (tier {column.result.tier})", class_="note"),
         class_="card valid" if validity.valid else "card",
     )
 
 
 def _latency(shown: Sequence[Column]) -> Markup:
-    head = ["artifact"]
-    for column in shown:
-        where = f" ({column.label})" if len(shown) > 1 else ""
-        head += [f"p50 ms{where}", "95% interval", "p90 ms", "p99 ms", "variation", "outliers"]
-    rows = []
-    for key in _keys(shown):
-        row = [key]
-        for column in shown:
-            candidate = _find(column, key)
-            row += _latency_cells(candidate)
-        rows.append(row)
+    parts = ["p50 ms", "95% interval", "p90 ms", "p99 ms", "variation", "outliers", cells.SQNR]
+    rows = [[key, *(cell for column in shown for cell in _latency_cells(column.find(key)))] for key in _keys(shown)]
     failures = {c.key: c.failure for column in shown for c in column.run.candidates if c.failure}
     said = (tag("p", tag("strong", key), f" has no number: {why}", class_="note") for key, why in failures.items())
-    return join([table(head, rows), *said])
+    return join([table(["artifact", *_heads(shown, parts)], rows), *said])
+
+
+def _heads(shown: Sequence[Column], parts: Sequence[str]) -> Iterator[str]:
+    """Of each run's columns, with its letter where there are several runs."""
+    for column in shown:
+        yield from (f"{part}, {column.letter}" if len(shown) > 1 else part for part in parts)
 
 
 def _latency_cells(candidate: CandidateResult | None) -> list[str]:
     if candidate is None:
-        return [""] * 6
+        return [""] * 7
     latency = candidate.latency
     if latency is None:
-        return [tag("span", "none", class_="wrong") if candidate.failure else "", *[""] * 5]
-    p50 = latency.p50_ms
+        return [tag("span", "none", class_="wrong") if candidate.failure else "", *[""] * 5, cells.sqnr(candidate)]
     return [
-        tag("strong", f"{p50.value:.2f}"),
-        f"{p50.low:.2f} to {p50.high:.2f}",
+        tag("strong", f"{latency.p50_ms.value:.2f}"),
+        cells.interval(latency.p50_ms),
         f"{latency.p90_ms.value:.2f}",
         f"{latency.p99_ms:.2f}",
         f"{latency.cv:.0%}",
         f"{latency.outliers} of {latency.queries:,}",
+        cells.sqnr(candidate),
     ]
 
 
 def _instructions(shown: Sequence[Column]) -> Markup:
+    counted = [column for column in shown if any(c.instructions for c in column.run.candidates)]
     rows = []
-    for key in _keys(shown):
-        found = [_find(column, key) for column in shown]
-        if any(c and c.instructions for c in found):
-            rows.append(
-                [key, *(f"{c.instructions.per_inference / 1e6:.1f} M" if c and c.instructions else "" for c in found)]
-            )
-    return table(["artifact", *(column.label for column in shown)], rows)
+    for key in _keys(counted):
+        found = (column.find(key) for column in counted)
+        rows.append([key, *(cells.instructions(c) if c else "" for c in found)])
+    heads = (
+        f"{column.letter}: {column.run.processor}" if len(shown) > 1 else column.run.processor for column in counted
+    )
+    return table(["artifact", *heads], rows)
 
 
 def _distribution(column: Column) -> Iterator[Markup]:
@@ -175,23 +150,17 @@ def _distribution(column: Column) -> Iterator[Markup]:
 
 
 def _ratios(column: Column) -> Iterator[Markup]:
-    if column.run.ratios:
-        rows = [
-            (f"{r.numerator} / {r.denominator}", r.ratio.value, r.ratio.low, r.ratio.high) for r in column.run.ratios
-        ]
-        yield tag("h3", f"Against the peers: {column.label}")
-        yield tag("p", f"All have the same weights: {column.result.weights}.", class_="note")
-        if column.run.machine.emulated:
-            yield tag("figure", charts.intervals(rows, "ratio of instructions, logarithmic; left of 1 is less"))
-            yield table(["ratio of instructions", ""], [[label, f"{value:.2f}"] for label, value, _, _ in rows])
-            return
-        yield tag("figure", charts.intervals(rows, "ratio of latencies, logarithmic; left of 1 is faster"))
-        cpu = ["" if r.cpu_time is None else f"{r.cpu_time:.2f}" for r in column.run.ratios]
-        listed = [
-            [label, f"{value:.2f}", f"{low:.2f} to {high:.2f}", share]
-            for (label, value, low, high), share in zip(rows, cpu, strict=True)
-        ]
-        yield table(["ratio of latencies", "median over turns", "95% interval", "of CPU time"], listed)
+    run = column.run
+    if not run.ratios:
+        return
+    what = "instructions" if run.machine.emulated else "latencies"
+    rows = [(f"{r.numerator} / {r.denominator}", r.ratio.value, r.ratio.low, r.ratio.high) for r in run.ratios]
+    yield tag("h3", f"Against the peers: {column.label}")
+    yield tag("p", f"On {run.processor}. All have the same weights: {column.result.weights}.", class_="note")
+    yield tag("figure", charts.intervals(rows, f"ratio of {what}, logarithmic; left of 1 is less"))
+    head = [f"ratio of {what}", "" if run.machine.emulated else "median over turns (95%) [of CPU time]"]
+    pairs = zip(rows, run.ratios, strict=True)
+    yield table(head, ([label, cells.ratio(ratio, run)] for (label, *_), ratio in pairs))
 
 
 def _operators(column: Column) -> Iterator[Markup]:
@@ -207,11 +176,22 @@ def _operators(column: Column) -> Iterator[Markup]:
         yield tag("figure", charts.shares(bars, colours), _legend(legend))
     for c in profiled:
         if c.profile and c.profile.operators:
-            rows = [[o.kind, str(o.count), f"{o.mean_ms:.3f}", f"{o.share:.1%}"] for o in c.profile.operators]
-            detail = table(["kind", "operators", "ms", "share"], rows, caption=f"Recorded by {c.profile.source}.")
-            yield tag("details", tag("summary", c.key), detail)
+            rows = [[o.kind, str(o.count), f"{o.ms:.3f}", f"{o.share:.1%}"] for o in c.profile.operators]
+            caption = f"Recorded by {c.profile.source}; shares are of {c.profile.share_of}."
+            yield tag(
+                "details", tag("summary", c.key), table(["kind", "operators", "ms", "share"], rows, caption=caption)
+            )
         elif c.profile:
             yield tag("p", f"{c.key}: {c.profile.source}.", class_="note")
+
+
+def _planned(column: Column) -> Iterator[Markup]:
+    planned = [c for c in column.run.candidates if c.planned]
+    if planned:
+        yield tag("h3", f"What Core ML plans, before it runs: {column.label}")
+    for c in planned:
+        rows = [[o.output, o.operator, o.preferred or cells.UNKNOWN, ", ".join(o.supported)] for o in c.planned or ()]
+        yield tag("details", tag("summary", c.key), table(["output", "operator", "unit", "could run on"], rows))
 
 
 def by_family(profile: Profile) -> list[tuple[str, float]]:
@@ -225,24 +205,22 @@ def by_family(profile: Profile) -> list[tuple[str, float]]:
 
 
 def _cold(shown: Sequence[Column]) -> Markup:
-    head = ["artifact"]
-    for column in shown:
-        where = f" ({column.label})" if len(shown) > 1 else ""
-        head += [f"load ms{where}", "first run ms", "resident peak MiB", "of it before loading", "file KiB"]
-    rows = []
-    for key in _keys(shown):
-        row = [key]
-        for column in shown:
-            c = _find(column, key)
-            row += [
-                f"{median(c.cold.load_ms):.1f}" if c and c.cold else "",
-                f"{median(c.cold.first_ms):.1f}" if c and c.cold else "",
-                f"{c.memory.rss_peak_mib:.0f}" if c and c.memory else "",
-                f"{c.memory.rss_before_load_mib:.0f}" if c and c.memory else "",
-                f"{c.size_bytes / 1024:.0f}" if c else "",
-            ]
-        rows.append(row)
-    return table(head, rows)
+    parts = ["load ms", "first run ms", "resident peak MiB", "of it before loading", "file KiB"]
+    rows = [[key, *(cell for column in shown for cell in _cold_cells(column.find(key)))] for key in _keys(shown)]
+    return table(["artifact", *_heads(shown, parts)], rows)
+
+
+def _cold_cells(c: CandidateResult | None) -> list[str]:
+    if c is None:
+        return [""] * 5
+    mib = (c.memory.rss_peak_mib, c.memory.rss_before_load_mib) if c.memory else (None, None)
+    compiled = f", after {median(c.cold.compile_ms):.1f} of compiling" if c.cold and c.cold.compile_ms else ""
+    return [
+        f"{median(c.cold.load_ms):.1f}{compiled}" if c.cold else "",
+        f"{median(c.cold.first_ms):.1f}" if c.cold else "",
+        *(cells.UNKNOWN if value is None else f"{value:.0f}" for value in mib),
+        f"{c.size_bytes / 1024:.0f}",
+    ]
 
 
 def _parity(column: Column) -> Iterator[Markup]:
@@ -250,14 +228,14 @@ def _parity(column: Column) -> Iterator[Markup]:
     rows = []
     drawn: dict[str, Markup] = {}
     for c in column.run.candidates:
-        for name, output in (c.parity_after or c.parity_before or {}).items():
+        for name, output in c.parity.items():
             equal = not output.mismatches
             text = "0" if equal else f"{output.mismatches:,} ({output.mismatches / output.compared:.2%})"
             before = (c.parity_before or {}).get(name)
             rows.append(
                 [
                     f"{c.key}, {name}",
-                    "has to be equal" if c.exact else "peer: another function",
+                    "has to be equal" if c.exact else "another function",
                     f"{output.compared:,}",
                     f"{before.mismatches:,}" if before else "",
                     tag("span", text, class_="equal" if equal else "wrong" if c.exact else ""),
@@ -295,7 +273,7 @@ def _environment(shown: Sequence[Column]) -> Markup:
             "governor": m.governor,
             "frequency": f"{m.frequency_mhz:.0f} MHz" if m.frequency_mhz else None,
             "temperature": f"{m.temperature_c:.0f} °C" if m.temperature_c else None,
-            "load before, after": f"{e.load_1min_before}, {e.load_1min_after}",
+            "load before, after": ", ".join(f"{v:g}" for v in (e.load_1min_before, e.load_1min_after) if v is not None),
             "memory": f"{e.memory_mib:,} MiB" if e.memory_mib else None,
             "system": e.os,
             "kernel": m.kernel,
@@ -304,14 +282,14 @@ def _environment(shown: Sequence[Column]) -> Markup:
             "versions": ", ".join(f"{name} {version}" for name, version in e.versions.items()),
             "git revision": e.git_revision,
             "golden codes": column.result.golden_sha256[:16],
+            "not shown, not judged": ", ".join(column.run.validity.unknown) or "nothing",
             "bounds of validity": ", ".join(f"{name} {bound:g}" for name, bound in column.run.validity.bounds.items()),
         }
         for name, value in known.items():
             facts.setdefault(name, []).append(value or "not shown by this machine")
     rows = []
     for name, values in facts.items():
-        cells = "".join(tag("td", value, class_="wrap") for value in values)
-        rows.append(tag("tr", tag("th", name, scope="row"), Markup(cells)))
+        rows.append(tag("tr", tag("th", name, scope="row"), *(tag("td", value, class_="wrap") for value in values)))
     head = tag("tr", tag("th", ""), *(tag("th", column.label, scope="col") for column in shown))
     return tag("div", tag("table", tag("thead", head), tag("tbody", *rows)), class_="scroll", tabindex="0")
 
@@ -323,7 +301,3 @@ def _legend(colours: dict[str, str]) -> Markup:
 
 def _keys(shown: Sequence[Column]) -> list[str]:
     return list(dict.fromkeys(c.key for column in shown for c in column.run.candidates))
-
-
-def _find(column: Column, key: str) -> CandidateResult | None:
-    return next((c for c in column.run.candidates if c.key == key), None)

@@ -21,9 +21,11 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
+from litehrnet_stage2.reference.contract.codec import CodecError, decode, parse
 from litehrnet_stage2.reference.errors import Stage2Error
 from litehrnet_stage2.reference.integer_function import OUTPUTS
 from litehrnet_stage2.runtime.child import PYTHON
+from litehrnet_stage2.runtime.latency.result import PlannedOperation
 
 UNITS = {"cpu": "CPU_ONLY", "cpu+gpu": "CPU_AND_GPU", "cpu+ne": "CPU_AND_NE", "all": "ALL"}
 """The sets of compute units, and what coremltools calls them; `cpu` is the one to compare first."""
@@ -38,7 +40,7 @@ class PredictionError(Stage2Error):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
+class PredictionRequest:
     """What the process has to do.
 
     Attributes:
@@ -67,26 +69,7 @@ class Host:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlannedOperation:
-    """What Core ML plans for an operator, before it runs: an estimate, no measurement.
-
-    Attributes:
-        operator: as the compiled program names it, e.g. `ios17.conv`.
-        output: the tensor it makes.
-        preferred: `cpu`, `gpu` or `ne`; None where Core ML does not say.
-        supported: those that could run it.
-        cost: its share of the work, 0 to 1; None where Core ML does not say.
-    """
-
-    operator: str
-    output: str
-    preferred: str | None
-    supported: tuple[str, ...]
-    cost: float | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reply:
+class PredictionReply:
     """What the process reports.
 
     Attributes:
@@ -112,29 +95,13 @@ class Reply:
     thermal_after: str
     host: Host
 
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Reply:
-        """The reply that `dataclasses.asdict` and JSON carried.
-
-        Raises:
-            KeyError, TypeError, AttributeError: it is none.
-        """
-        plan = values["plan"]
-        if plan is not None:
-            plan = tuple(
-                PlannedOperation(**{**operation, "supported": tuple(operation["supported"])}) for operation in plan
-            )
-        return cls(
-            **{**values, "samples_ms": tuple(values["samples_ms"]), "plan": plan, "host": Host(**values["host"])}
-        )
-
 
 @dataclass(frozen=True)
 class Prediction:
     """Outputs float32 `[N,...]` by name, and what the process reported."""
 
     outputs: Mapping[str, NDArray[np.float32]]
-    reply: Reply
+    reply: PredictionReply
 
 
 def predict(
@@ -157,13 +124,13 @@ def predict(
         raise ValueError(f"unknown compute unit {unit!r}: they are {', '.join(UNITS)}")
     with tempfile.TemporaryDirectory(prefix="litehrnet-stage2-") as folder:
         np.save(Path(folder, INPUTS_FILE), features)
-        request = Request(package=str(package), unit=unit, folder=folder, queries=queries, seconds=seconds)
+        request = PredictionRequest(package=str(package), unit=unit, folder=folder, queries=queries, seconds=seconds)
         answer = _ask(request, worker, timeout_s + seconds)
         try:
-            reply = Reply.from_dict(answer)
+            reply = decode(PredictionReply, answer)
             with np.load(Path(folder, OUTPUTS_FILE), allow_pickle=False) as arrays:
                 outputs = {name: arrays[name] for name in OUTPUTS}
-        except (KeyError, TypeError, AttributeError, ValueError, OSError, BadZipFile) as error:
+        except (KeyError, ValueError, OSError, BadZipFile) as error:
             raise PredictionError(f"Core ML on {unit}: its process's reply is malformed ({error!r})") from error
     if wrong := [name for name, y in outputs.items() if y.dtype != np.float32 or len(y) != len(features)]:
         y = outputs[wrong[0]]
@@ -174,7 +141,7 @@ def predict(
     return Prediction(outputs, reply)
 
 
-def _ask(request: Request, worker: Sequence[str], timeout_s: float) -> Any:
+def _ask(request: PredictionRequest, worker: Sequence[str], timeout_s: float) -> Any:
     where = f"Core ML on {request.unit}"
     try:
         done = subprocess.run(
@@ -199,8 +166,8 @@ def _ask(request: Request, worker: Sequence[str], timeout_s: float) -> Any:
     if done.returncode:
         raise PredictionError(f"{where}: its process ended with status {done.returncode} and said last: {said}")
     try:
-        answer = json.loads(done.stdout)
-    except ValueError as error:
+        answer = parse(done.stdout)
+    except CodecError as error:
         start = done.stdout[:60]
         raise PredictionError(f"{where}: its process's reply is malformed, it begins {start!r}") from error
     if isinstance(answer, dict) and "error" in answer:

@@ -1,6 +1,6 @@
 """The process that asks Core ML: compiles, loads and predicts on one set of compute units, and says how it went.
 
-`python -m litehrnet_stage2.runtime.coreml.predict_worker` on a Mac, a `Request` as JSON on standard input.
+`python -m litehrnet_stage2.runtime.coreml.predict_worker` on a Mac, a `PredictionRequest` as JSON on standard input.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,11 @@ from litehrnet_stage2.runtime.coreml.predict import (
     INPUTS_FILE,
     OUTPUTS_FILE,
     UNITS,
-    PlannedOperation,
-    Reply,
-    Request,
+    PredictionReply,
+    PredictionRequest,
 )
-from litehrnet_stage2.runtime.latency.plan import WARMUP_AGREEMENT, WARMUP_LEAST, WARMUP_LONGEST_S
+from litehrnet_stage2.runtime.latency.result import PlannedOperation
+from litehrnet_stage2.runtime.latency.sampling import elapsed_ms, samples_ms, warm_up
 
 MISTAKES = (ValueError, OSError, RuntimeError)
 """What coremltools raises when Core ML refuses; anything else is a defect and ends with its traceback."""
@@ -40,7 +41,7 @@ PLAN_SINCE = (14, 4)  # of macOS
 Outputs = dict[str, NDArray[np.float32]]
 
 
-def serve(request: Request) -> Reply:
+def serve(request: PredictionRequest) -> PredictionReply:
     """Do what is asked; the outputs go to the request's folder."""
     import coremltools as ct
 
@@ -61,12 +62,12 @@ def serve(request: Request) -> Reply:
         np.savez(Path(request.folder, OUTPUTS_FILE), **outputs)  # type: ignore[arg-type]  # numpy's stub
         warmup, steady, samples, repeats = 0, False, [], None
         if request.queries or request.seconds:
-            warmup, steady = _warm_up(run, features[:1])
-            samples = _samples(run, features[:1], queries=request.queries, seconds=request.seconds)
+            warmup, steady = warm_up(partial(run, features[:1]))
+            samples = samples_ms(partial(run, features[:1]), queries=request.queries, seconds=request.seconds)
             again = _outputs(run, features)
             repeats = all(np.array_equal(again[name], outputs[name]) for name in OUTPUTS)
         plan = _plan(compiled, units) if mac_facts.version() >= PLAN_SINCE else None
-    return Reply(
+    return PredictionReply(
         compile_ms=compile_ms,
         load_ms=load_ms,
         first_ms=first_ms,
@@ -85,7 +86,7 @@ def main() -> None:
     """Entry point of the process."""
     reply = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what libraries print must not mix with the reply
-    request = Request(**json.load(sys.stdin))
+    request = PredictionRequest(**json.load(sys.stdin))
     answer: dict[str, Any]
     if platform.system() != "Darwin":
         answer = {"error": f"Core ML predicts on macOS only, and this is {platform.system()}"}
@@ -130,33 +131,11 @@ def _device(device: Any) -> str:
     return DEVICES.get(name, name)
 
 
-def _warm_up(run: Callable[[NDArray[np.float32]], Any], x: NDArray[np.float32]) -> tuple[int, bool]:
-    """Run until two windows agree; how many runs that took, and whether they ever did."""
-    previous, count, end = 0.0, 0, time.perf_counter() + WARMUP_LONGEST_S
-    while time.perf_counter() < end or count < 2 * WARMUP_LEAST:
-        median = float(np.median(_samples(run, x, queries=WARMUP_LEAST, seconds=0)))
-        count += WARMUP_LEAST
-        if abs(median - previous) <= WARMUP_AGREEMENT * median:
-            return count, True
-        previous = median
-    return count, False
-
-
-def _samples(
-    run: Callable[[NDArray[np.float32]], Any], x: NDArray[np.float32], *, queries: int, seconds: float
-) -> list[float]:
-    samples: list[float] = []
-    end = time.perf_counter() + seconds
-    while len(samples) < queries or time.perf_counter() < end:
-        samples.append(_timed(lambda: run(x))[1])
-    return samples
-
-
 def _timed(call: Callable[[], Any]) -> tuple[Any, float]:
     """What a call gives, and how many ms it took."""
     start = time.perf_counter_ns()
     result = call()
-    return result, (time.perf_counter_ns() - start) / 1e6
+    return result, elapsed_ms(start)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Which of a bundle's artifacts can be timed on a machine, and as what."""
+"""Which of a bundle's artifacts can be timed on a machine, as what, and how they are fed."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from litehrnet_stage2.reference.contract.artifacts import ARTIFACTS, LIBRARIES, 
 from litehrnet_stage2.reference.errors import InputError
 from litehrnet_stage2.runtime.bundle import Bundle
 from litehrnet_stage2.runtime.latency.plan import Candidate
+from litehrnet_stage2.runtime.program import CODES_FORMATS, CodesProgram, Program
 
 BENCHABLE: Mapping[str, Artifact] = {
     name: row
@@ -53,3 +54,11 @@ def bundle_candidates(bundle: Bundle, *, runtimes: Sequence[str] | None, threads
             for count in dict.fromkeys(threads)
         ]
     return candidates
+
+
+def with_codes(program: Program, bundle: Bundle, candidate: Candidate) -> Program:
+    """The program, quantising at its border if its artifact does not."""
+    if candidate.codes is None:
+        return program
+    border = CODES_FORMATS[candidate.codes]
+    return CodesProgram(program, bundle.manifest.input, bundle.manifest.outputs, border)

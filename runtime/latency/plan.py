@@ -1,4 +1,4 @@
-"""What is timed and for how long: candidates, tiers, and the rules of the warm-up."""
+"""What is timed, for how long, and how: candidates, tiers, a plan, and the rules of the warm-up."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from litehrnet_stage2.reference.errors import InputError
+from litehrnet_stage2.runtime.latency.result import candidate_key
 
 PROCESSES = 5
 """Fresh processes of each candidate: as many cold starts."""
@@ -30,7 +31,10 @@ MEMORY_QUERIES = 20
 """Runs of the process that only loads and runs, whose resident peak is the memory reported."""
 
 PROFILE_QUERIES = 30
-"""Traced runs; the trace slows a run down, so its times are shares, not latencies."""
+"""Traced runs; the trace slows a run down, so its times are no latencies."""
+
+COUNTED_QUERIES = 4
+"""Inferences whose instructions are counted on an emulated machine."""
 
 
 @dataclass(frozen=True)
@@ -57,17 +61,55 @@ def tier_named(name: str) -> Tier:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How to measure.
+
+    Attributes:
+        tier: how much is enough.
+        affinity: cores every candidate stays on; empty for all.
+        sustained_min: minutes without a pause for each candidate after the timing; 0 for none.
+        processes: rounds, each a fresh process of every candidate.
+
+    Raises:
+        ValueError: `sustained_min` out of its range.
+    """
+
+    tier: Tier = TIERS["standard"]
+    affinity: tuple[int, ...] = ()
+    sustained_min: float = 0.0
+    processes: int = PROCESSES
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.sustained_min < 24 * 60:
+            raise InputError(f"`sustained_min` (={self.sustained_min}) must lie in [0, 1440) minutes")
+
+    @property
+    def turns(self) -> int:
+        """Of each process, where candidates take turns: about `TURN_S` long."""
+        return max(1, round(self.tier.seconds / self.processes / TURN_S))
+
+    @property
+    def queries(self) -> int:
+        """Of each process at least, where it takes no turns."""
+        return -(-self.tier.queries // self.processes)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Candidate:
     """One artifact, in one library, with so many threads.
 
     Attributes:
-        name: shown to people, e.g. `executorch int8` or `fp32 .onnx`.
+        name: shown to people, e.g. `executorch` or `fp32 .onnx`.
         library: a key of `program.LIBRARIES`.
-        path: the file.
-        sha256: of the file, checked before it is opened.
-        threads: of the library.
-        exact: an artifact of the bundle, which has to give the golden codes; a peer gives what it gives.
+        path: the file, or the folder of a Core ML package.
+        sha256: of it, checked before it is opened.
+        threads: of the library; None where nobody chooses them.
+        exact: it has to give the golden codes.
+        peer: made by others of the same weights, to be compared with.
+        floating: it computes in float32 throughout.
+        fidelity: it has to come as near to the float network as the golden codes do, but for `MOST_LOSS_DB`.
         codes: a key of `program.CODES_FORMATS` where the artifact takes and gives codes, None where floats.
+        unit: a key of Core ML's `UNITS`, on a Mac.
         description: what it is, in a sentence.
         coverage: its coverage contract, of an artifact of the bundle.
     """
@@ -76,13 +118,17 @@ class Candidate:
     library: str
     path: str
     sha256: str
-    threads: int
+    threads: int | None
     exact: bool
+    peer: bool = False
+    floating: bool = False
+    fidelity: bool = False
     codes: str | None = None
+    unit: str | None = None
     description: str = ""
     coverage: Mapping[str, Any] | None = None
 
     @property
     def key(self) -> str:
         """Unique in a run."""
-        return f"{self.name}, {self.threads} thread{'s' if self.threads > 1 else ''}"
+        return candidate_key(self.name, self.threads)

@@ -1,39 +1,31 @@
-"""The result of a benchmark as plain data, and as the JSON file that `result.schema.json` describes.
+"""The result of a benchmark as plain data: one file holds runs, a run is one machine.
 
-One file holds runs; a run is one machine. An emulated machine has instruction counts where a real one has
-latencies: its time means nothing.
+An emulated machine has instruction counts where a real one has latencies: its time means nothing. What a machine does
+not show is None, never a number.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import types
-import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from importlib import resources
-from pathlib import Path
-from typing import Any
 
-from litehrnet_stage2.reference.errors import InputError
 from litehrnet_stage2.runtime.devices.facts import DeviceFacts
 from litehrnet_stage2.runtime.parity import OutputParity
 
-SCHEMA_VERSION = 2
-
-
-class ResultError(InputError):
-    """A file is not the result of a benchmark, or of another version."""
+MEASURED_P50 = "the measured p50"
+"""What the shares of a profile are of."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Interval:
-    """An estimate and its bootstrap interval of 95%."""
+    """An estimate and its bootstrap interval of 95%; all of them above 0."""
 
     value: float
     low: float
     high: float
+
+    def __post_init__(self) -> None:
+        _check_positive("an estimate and its interval", (self.value, self.low, self.high))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,21 +52,35 @@ class Latency:
     steady: bool
     samples_ms: tuple[tuple[float, ...], ...]
 
+    def __post_init__(self) -> None:
+        _check_positive("a latency in ms", (ms for process in self.samples_ms for ms in process))
+        if not self.samples_ms or not all(self.samples_ms):
+            raise ValueError("a process has no samples")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Cold:
-    """Fresh processes: from the artifact's bytes to a program that can run, and its first run."""
+    """Fresh processes, each: from the artifact's bytes to a program that can run, and its first run.
+
+    Attributes:
+        compile_ms: of Core ML, before the load: as Xcode does when an app is built.
+    """
 
     load_ms: tuple[float, ...]
     first_ms: tuple[float, ...]
+    compile_ms: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not (self.load_ms and self.first_ms):
+            raise ValueError("there is no cold start in it")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Memory:
     """A process that only loads and runs: its resident set with the library imported, and at its peak."""
 
-    rss_before_load_mib: float
-    rss_peak_mib: float
+    rss_before_load_mib: float | None
+    rss_peak_mib: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,23 +90,37 @@ class Instructions:
     per_inference: float
     queries: int
 
+    def __post_init__(self) -> None:
+        _check_positive("`per_inference`", (self.per_inference,))
+
 
 @dataclass(frozen=True, kw_only=True)
 class OperatorTime:
-    """Operators of one kind: how many run, and what of an inference they take."""
+    """Operators of one kind: how many run, how long they take in an inference, and what share that is."""
 
     kind: str
     count: int
+    ms: float
     share: float
-    mean_ms: float
+
+    def __post_init__(self) -> None:
+        if self.share < 0:
+            raise ValueError(f"`share` (={self.share}) is negative")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
-    """A traced run by kind of operator; `source` says what recorded it, or why nothing could."""
+    """Traced runs by kind of operator.
+
+    Attributes:
+        source: what recorded it, or why nothing could.
+        operators: the most expensive first.
+        share_of: what the shares are of; `MEASURED_P50`, where `ms` are medians over the traced runs.
+    """
 
     source: str
     operators: tuple[OperatorTime, ...]
+    share_of: str = MEASURED_P50
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,18 +147,23 @@ class Conditions:
         frequency_mhz: highest of any core, after.
         throttle_events: of any core, during.
         temperature_c: after.
+        load_1min: load average, after.
+        thermal: the system's own word for its thermal state, after: `none` to `shutdown` of Android, `nominal` to
+            `critical` of macOS.
     """
 
     round: int
     p50_ms: float
     turns: tuple[int, ...]
-    cpu_ms: float | None
-    cpu_share: float | None
-    other_cores: float | None
-    yardstick_ms: float
-    frequency_mhz: float | None
-    throttle_events: int | None
-    temperature_c: float | None
+    cpu_ms: float | None = None
+    cpu_share: float | None = None
+    other_cores: float | None = None
+    yardstick_ms: float | None = None
+    frequency_mhz: float | None = None
+    throttle_events: int | None = None
+    temperature_c: float | None = None
+    load_1min: float | None = None
+    thermal: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,15 +177,43 @@ class Covered:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PlannedOperation:
+    """What Core ML plans for an operator, before it runs: an estimate, no measurement.
+
+    Attributes:
+        operator: as the compiled program names it, e.g. `ios17.conv`.
+        output: the tensor it makes.
+        preferred: `cpu`, `gpu` or `ne`; None where Core ML does not say.
+        supported: those that could run it.
+        cost: its share of the work, 0 to 1; None where Core ML does not say.
+    """
+
+    operator: str
+    output: str
+    preferred: str | None
+    supported: tuple[str, ...]
+    cost: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class CandidateResult:
     """One candidate. Where `failure` says something, there is no number.
 
     Attributes:
+        sha256: of the artifact.
+        threads: of the library; None where nobody chooses them.
         exact: it has to give the golden codes.
-        parity_before, parity_after: of the worst process, by output; a peer's show how other a function it is.
+        peer: made by others of the same weights, to be compared with.
+        floating: it computes in float32 throughout.
         images: inputs of each parity pass.
+        parity_before, parity_after: codes against the golden ones, of the worst process, by output; those of a
+            candidate that is not exact show how other a function it is.
+        sqnr_db: signal to noise of each output against the float network, on the inputs whose float outputs the bundle
+            has; None where it has none.
+        least_sqnr_db: what `sqnr_db` has to reach, of an artifact that is judged by it.
+        planned: Core ML's own plan; None where there is none, or the system does not tell.
         coverage: of an artifact of the bundle.
-        failure: why there is no latency.
+        failure: why there is no number.
     """
 
     name: str
@@ -169,33 +222,53 @@ class CandidateResult:
     artifact: str
     sha256: str
     size_bytes: int
-    threads: int
+    threads: int | None
     exact: bool
+    peer: bool
+    floating: bool
     description: str
     images: int = 0
     parity_before: Mapping[str, OutputParity] | None = None
     parity_after: Mapping[str, OutputParity] | None = None
+    sqnr_db: Mapping[str, float] | None = None
+    least_sqnr_db: Mapping[str, float] | None = None
     latency: Latency | None = None
     cold: Cold | None = None
     memory: Memory | None = None
     instructions: Instructions | None = None
     profile: Profile | None = None
     sustained: Sustained | None = None
+    planned: tuple[PlannedOperation, ...] | None = None
     conditions: tuple[Conditions, ...] = ()
     coverage: Covered | None = None
     failure: str | None = None
 
+    def __post_init__(self) -> None:
+        for moment in (self.parity_before, self.parity_after):
+            for name, output in (moment or {}).items():
+                if not 0 <= output.mismatches <= output.compared or min(output.histogram.values(), default=0) < 0:
+                    raise ValueError(f"{output.mismatches} of {output.compared} codes of {name} differ")
+                if self.exact and output.mismatches and self.failure is None:
+                    raise ValueError(f"{output.mismatches:,} codes of {name} differ, and no `failure` says so")
+        if self.failure is not None and (self.latency or self.instructions):
+            raise ValueError(f"it failed ({self.failure}) and has a number")
+
     @property
     def key(self) -> str:
         """Unique in a run."""
-        return f"{self.name}, {self.threads} thread{'s' if self.threads > 1 else ''}"
+        return candidate_key(self.name, self.threads)
+
+    @property
+    def parity(self) -> Mapping[str, OutputParity]:
+        """The last one known."""
+        return self.parity_after or self.parity_before or {}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ratio:
     """Latency of `numerator` over that of `denominator`: the median over pairs of turns, of the ratio of their medians.
 
-    Where candidates did not alternate in turns, a process is one turn.
+    Where candidates did not alternate in turns, a process is one turn. On an emulated machine: of instructions.
 
     Attributes:
         rounds: the same of each round.
@@ -230,15 +303,17 @@ class Validity:
     """Whether the numbers can be trusted; if not, why, a sentence each.
 
     Attributes:
-        valid: all of them can.
+        valid: all of them can, as far as was seen.
         reasons: why the latencies cannot.
         ratio_reasons: why the ratios cannot either: fewer, where candidates alternated in short turns.
+        unknown: what could not be judged, because the machine does not show it.
         bounds: what was allowed.
     """
 
     valid: bool
     reasons: tuple[str, ...]
     ratio_reasons: tuple[str, ...]
+    unknown: tuple[str, ...]
     bounds: Mapping[str, float]
 
 
@@ -252,6 +327,18 @@ class Run:
     candidates: tuple[CandidateResult, ...]
     ratios: tuple[Ratio, ...]
 
+    def __post_init__(self) -> None:
+        if self.machine.emulated and any(candidate.latency for candidate in self.candidates):
+            raise ValueError("an emulated machine has a latency, which means nothing")
+        keys = [candidate.key for candidate in self.candidates]
+        if len(set(keys)) < len(keys):
+            raise ValueError("two candidates have the same name and threads")
+
+    @property
+    def processor(self) -> str:
+        """What every ratio of this run holds for."""
+        return ", ".join(kind.name for kind in self.machine.cores) or self.machine.arch
+
     @property
     def only_ratios_valid(self) -> bool:
         """Whether there are ratios to rely on, though not latencies."""
@@ -263,7 +350,7 @@ class Result:
     """What `stage2 bench` writes.
 
     Attributes:
-        schema_version: of the file.
+        schema_version: of the file, `major.minor`.
         created: ISO 8601, UTC.
         command: that made it.
         tier: `quick`, `standard` or `full`.
@@ -272,7 +359,7 @@ class Result:
         runs: one a machine.
     """
 
-    schema_version: int
+    schema_version: str
     created: str
     command: str
     tier: str
@@ -280,55 +367,17 @@ class Result:
     weights: str
     runs: tuple[Run, ...]
 
-
-def schema() -> dict[str, Any]:
-    """The JSON Schema of a result file."""
-    text = resources.files(__package__).joinpath("result.schema.json").read_text(encoding="utf-8")
-    loaded: dict[str, Any] = json.loads(text)
-    return loaded
+    def __post_init__(self) -> None:
+        if not self.runs:
+            raise ValueError("it holds no run")
 
 
-def read_result(path: Path) -> Result:
-    """Read a result file.
-
-    Raises:
-        ResultError: it is not one, or of another version.
-    """
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ResultError(f"{path} is not JSON ({error}): give files that `stage2 bench --json` wrote") from error
-    version = values.get("schema_version") if isinstance(values, dict) else None
-    if isinstance(version, int) and 0 < version < SCHEMA_VERSION and "runs" in values:
-        raise ResultError(
-            f"{path} is of schema version {version}, and this reads {SCHEMA_VERSION}: run the benchmark again"
-        )
-    if version != SCHEMA_VERSION or "runs" not in values:
-        raise ResultError(
-            f"{path} is not a benchmark result of schema version {SCHEMA_VERSION} (it says {version!r}): "
-            "give files that `stage2 bench --json` wrote"
-        )
-    try:
-        result: Result = _load(Result, values)
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise ResultError(f"{path} is damaged ({error!r}): run the benchmark again") from error
-    return result
+def candidate_key(name: str, threads: int | None) -> str:
+    """What tells a candidate from others, for people."""
+    return name if threads is None else f"{name}, {threads} thread{'s' if threads > 1 else ''}"
 
 
-def _load(kind: Any, value: Any) -> Any:
-    """`value`, from JSON, as a `kind`: a dataclass, tuple, mapping, optional or plain type."""
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin in (types.UnionType, typing.Union):
-        return None if value is None else _load(arguments[0], value)
-    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-        hints = typing.get_type_hints(kind)
-        return kind(**{name: _load(hints[name], entry) for name, entry in value.items()})
-    if origin is tuple:
-        return tuple(_load(arguments[0], entry) for entry in value)
-    if origin is not None:
-        return {_load(arguments[0], key): _load(arguments[1], entry) for key, entry in value.items()}
-    if kind in (int, float):
-        return kind(value)
-    if not isinstance(value, kind):
-        raise TypeError(f"{value!r} is no {kind.__name__}")
-    return value
+def _check_positive(what: str, values: Iterable[float]) -> None:
+    for value in values:
+        if not value > 0:
+            raise ValueError(f"{what} (={value}) must be above 0")

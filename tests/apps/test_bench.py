@@ -7,7 +7,6 @@ import json
 import shutil
 from pathlib import Path
 
-import jsonschema
 import pytest
 from rich.console import Console
 from typer.testing import CliRunner
@@ -15,7 +14,7 @@ from typer.testing import CliRunner
 from litehrnet_stage2.apps import console
 from litehrnet_stage2.apps.bench import parse_cores
 from litehrnet_stage2.apps.cli import app
-from litehrnet_stage2.runtime.latency import plan, schema
+from litehrnet_stage2.runtime.latency import plan, read_result
 
 SHORT = {"quick": plan.Tier("quick", 10, 0.2)}
 
@@ -43,11 +42,11 @@ def test_bench_prints_a_table_and_writes_json(small_bundle: Path, tmp_path: Path
     out = tmp_path / "result.json"
     status, said = bench(small_bundle, "--tier", "quick", "--runtime", "onnxruntime", "--json", out)
     assert status == 0, said
-    result = json.loads(out.read_text())
-    jsonschema.validate(result, schema(), cls=jsonschema.Draft202012Validator)
-    (candidate,) = result["runs"][0]["candidates"]
-    assert len(candidate["latency"]["samples_ms"]) == plan.PROCESSES
-    assert result["tier"] == "quick"
+    result = read_result(out)
+    (candidate,) = result.runs[0].candidates
+    assert candidate.latency is not None
+    assert len(candidate.latency.samples_ms) == plan.PROCESSES
+    assert result.tier == "quick"
     assert list(tmp_path.iterdir()) == [out]
 
 

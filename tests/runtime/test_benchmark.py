@@ -9,33 +9,46 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import jsonschema
 import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
 
-from litehrnet_stage2.runtime import Bundle
+from litehrnet_stage2.reference.integer_function import Quantization
+from litehrnet_stage2.reference.manifest import TensorSpec
+from litehrnet_stage2.runtime import Bundle, Golden
+from litehrnet_stage2.runtime.fidelity import compare_with_float
 from litehrnet_stage2.runtime.latency import (
     SCHEMA_VERSION,
+    Plan,
     Result,
-    ResultError,
     Run,
-    Settings,
     Tier,
     bundle_candidates,
+    measure_here,
     read_result,
-    run_benchmark,
-    schema,
 )
-from litehrnet_stage2.runtime.latency.process import worker_process
-from litehrnet_stage2.runtime.latency.worker import Request
+from litehrnet_stage2.runtime.latency.lanes import Failed, Reply
+from litehrnet_stage2.runtime.latency.lanes.process import Task, worker_process
+from litehrnet_stage2.runtime.latency.result import Sustained
 
 SHORT = Tier("quick", 12, 0.2)
+
+
+def dequantized(golden: Golden, specs: Sequence[TensorSpec]) -> tuple[np.ndarray, np.ndarray]:
+    """The golden codes of the inputs with float outputs, as the floats they mean."""
+    count = len(golden.float_y1)
+    y1, y2 = (
+        Quantization(np.float32(spec.scale), spec.zero_point).dequantize(codes[:count])
+        for spec, codes in zip(specs, (golden.y1, golden.y2), strict=True)
+    )
+    return y1, y2
+
+
 TIMED = ("executorch", "onnxruntime-codes")
 
 
@@ -47,7 +60,7 @@ def steps() -> list[str]:
 @pytest.fixture(scope="module")
 def run(codes_bundle: Bundle, steps: list[str]) -> Run:
     candidates = bundle_candidates(codes_bundle, runtimes=TIMED, threads=[1])
-    return run_benchmark(codes_bundle, candidates, Settings(tier=SHORT, processes=3), progress=steps.append)
+    return measure_here(codes_bundle, candidates, Plan(tier=SHORT, processes=3), progress=steps.append)
 
 
 def result(*runs: Run) -> Result:
@@ -75,44 +88,52 @@ def test_each_other_round_is_reversed(run: Run, steps: list[str]) -> None:
 
 
 @pytest.fixture
-def request_(codes_bundle: Bundle) -> Request:
+def task(codes_bundle: Bundle) -> Task:
     (candidate,) = bundle_candidates(codes_bundle, runtimes=["onnxruntime"], threads=[1])
-    return Request(mode="time", candidate=candidate, bundle=str(codes_bundle.folder), queries=4, seconds=0)
+    return Task(kind="time", candidate=candidate, bundle=str(codes_bundle.folder), queries=4, seconds=0)
 
 
-def test_a_process_takes_its_samples_turn_by_turn(request_: Request) -> None:
+def test_a_process_takes_its_samples_turn_by_turn(task: Task) -> None:
     """So that whatever slows the machine for a while meets every candidate."""
-    with worker_process(request_, longest_s=60) as one, worker_process(request_, longest_s=60) as other:
+    with worker_process(task, longest_s=60) as one, worker_process(task, longest_s=60) as other:
         for _ in range(3):
             one.turn()
             other.turn()
-        answers = one.answer(), other.answer()
-    assert [[len(turn) for turn in answer["samples_ms"]] for answer in answers] == [[4, 4, 4]] * 2
-    assert Settings(tier=Tier("long", 1, 30), processes=5).turns == 30
-    assert Settings(tier=Tier("short", 1, 0.1), processes=5).turns == 1
+        replies = one.reply(Reply), other.reply(Reply)
+    for reply in replies:
+        assert isinstance(reply, Reply)
+        assert reply.timing is not None
+        assert reply.timing.conditions.turns == (4, 4, 4)
+        assert [len(turn) for turn in reply.timing.samples_ms] == [4, 4, 4]
+    assert Plan(tier=Tier("long", 1, 30), processes=5).turns == 30
+    assert Plan(tier=Tier("short", 1, 0.1), processes=5).turns == 1
 
 
-def test_a_process_that_takes_too_long_is_ended_and_says_so(request_: Request) -> None:
-    endless = dataclasses.replace(request_, mode="sustain", seconds=100)
+def test_a_process_that_takes_too_long_is_ended_and_says_so(task: Task) -> None:
+    endless = dataclasses.replace(task, kind="sustain", seconds=100)
     with worker_process(endless, longest_s=2) as worker:
         worker.turn()
-        assert worker.answer()["error"] == "its process was ended: it gave no reply within 2 s"
+        assert worker.reply(Sustained) == Failed("its process was ended: it gave no reply within 2 s")
 
 
-def test_a_process_that_dies_between_turns_takes_no_other_with_it(request_: Request) -> None:
-    with worker_process(request_, longest_s=60) as one, worker_process(request_, longest_s=60) as other:
+def test_a_process_that_dies_between_turns_takes_no_other_with_it(task: Task) -> None:
+    with worker_process(task, longest_s=60) as one, worker_process(task, longest_s=60) as other:
         one.turn()
         other.turn()
         one._process.kill()
         one._process.wait()
         one.turn()
         other.turn()
-        assert "its process ended with status -9" in one.answer()["error"]
-        assert other.answer()["turns"] == [4, 4]
+        dead, alive = one.reply(Reply), other.reply(Reply)
+    assert isinstance(dead, Failed)
+    assert "its process ended with status -9" in dead.why
+    assert isinstance(alive, Reply)
+    assert alive.timing is not None
+    assert alive.timing.conditions.turns == (4, 4)
 
 
-def test_a_process_that_dies_while_it_waits_ends_quietly(request_: Request) -> None:
-    with worker_process(request_, longest_s=60) as worker:
+def test_a_process_that_dies_while_it_waits_ends_quietly(task: Task) -> None:
+    with worker_process(task, longest_s=60) as worker:
         worker._process.kill()
         worker._process.wait()
         worker.turn()
@@ -165,9 +186,6 @@ def test_profiles_account_for_every_operator(run: Run) -> None:
     for kind, count in coverage["onnxruntime"].int8.items():
         assert onnxruntime[kind] == count
     assert executorch["Table lookup (SiLU)"] == coverage["executorch"].int8["sigmoid"]
-    for candidate in run.candidates:
-        assert candidate.profile is not None
-        assert sum(operator.share for operator in candidate.profile.operators) == pytest.approx(1)
 
 
 def test_the_environment_says_what_ran_where(run: Run) -> None:
@@ -177,60 +195,31 @@ def test_the_environment_says_what_ran_where(run: Run) -> None:
     assert run.candidates[0].sha256
 
 
-def test_a_result_fits_its_schema_and_comes_back_as_it_was(run: Run, tmp_path: Path) -> None:
-    path = written(tmp_path, result(run))
-    jsonschema.validate(json.loads(path.read_text()), schema(), cls=jsonschema.Draft202012Validator)
-    assert json.loads(json.dumps(dataclasses.asdict(read_result(path)))) == json.loads(path.read_text())
+def test_shares_of_a_profile_are_of_the_measured_p50(run: Run) -> None:
+    for candidate in run.candidates:
+        assert candidate.profile is not None
+        assert candidate.latency is not None
+        assert candidate.profile.operators
+        for operator in candidate.profile.operators:
+            assert operator.share == pytest.approx(operator.ms / candidate.latency.p50_ms.value)
 
 
-def test_the_schema_names_every_field(run: Run) -> None:
-    """A field the schema does not know would be refused by it, so every one must be listed."""
-    definitions = schema()["$defs"]
-
-    def check(value: object) -> None:
-        if dataclasses.is_dataclass(value):
-            names = {field.name for field in dataclasses.fields(value)}
-            if not isinstance(value, Result):
-                assert set(definitions[type(value).__name__]["properties"]) == names
-            for name in names:
-                check(getattr(value, name))
-        elif isinstance(value, tuple):
-            for entry in value:
-                check(entry)
-
-    check(result(run))
+def test_every_candidate_has_its_signal_to_noise_against_the_float_network(run: Run, codes_bundle: Bundle) -> None:
+    golden, specs = codes_bundle.golden(), codes_bundle.manifest.outputs
+    due = compare_with_float(dequantized(golden, specs), golden, specs)
+    for candidate in run.candidates:
+        assert candidate.sqnr_db == pytest.approx({name: output.golden_sqnr_db for name, output in due.items()})
 
 
-def test_an_emulated_machine_has_instructions_and_no_latency(run: Run) -> None:
-    timed = json.loads(json.dumps(dataclasses.asdict(result(run))))
-    timed["runs"][0]["machine"]["emulated"] = True
-    with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate(timed, schema())
-    for candidate in timed["runs"][0]["candidates"]:
-        candidate |= {"latency": None, "cold": None, "instructions": {"per_inference": 5.5e7, "queries": 4}}
-    jsonschema.validate(timed, schema())
+def test_what_the_machine_does_not_show_is_named(run: Run) -> None:
+    conditions = [condition for candidate in run.candidates for condition in candidate.conditions]
+    for name, field in (("temperature", "temperature_c"), ("waiting for a core", "cpu_share")):
+        known = any(getattr(condition, field) is not None for condition in conditions)
+        assert (name in run.validity.unknown) != known
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"schema_version": 99, "runs": []}', '{"schema_version": 2}'])
-def test_other_files_are_refused_as_results(tmp_path: Path, text: str) -> None:
-    path = tmp_path / "other.json"
-    path.write_text(text)
-    with pytest.raises(ResultError, match="give files that `stage2 bench --json` wrote"):
-        read_result(path)
-
-
-def test_a_result_of_an_older_version_is_to_be_made_again(tmp_path: Path) -> None:
-    path = tmp_path / "old.json"
-    path.write_text('{"schema_version": 1, "runs": []}')
-    with pytest.raises(ResultError, match="is of schema version 1, and this reads 2: run the benchmark again"):
-        read_result(path)
-
-
-def test_a_damaged_result_is_refused(run: Run, tmp_path: Path) -> None:
-    path = written(tmp_path, result(run))
-    path.write_text(path.read_text().replace('"p50_ms"', '"p51_ms"'))
-    with pytest.raises(ResultError, match="is damaged"):
-        read_result(path)
+def test_a_result_comes_back_as_it_was(run: Run, tmp_path: Path) -> None:
+    assert read_result(written(tmp_path, result(run))) == result(run)
 
 
 @pytest.fixture
@@ -251,7 +240,7 @@ def tampered(codes_bundle: Bundle, tmp_path: Path) -> Bundle:
 
 def test_a_wrong_artifact_gets_no_number_and_the_others_do(tampered: Bundle) -> None:
     candidates = bundle_candidates(tampered, runtimes=["onnxruntime", "onnxruntime-codes"], threads=[1])
-    wrong, right = run_benchmark(tampered, candidates, Settings(tier=SHORT, processes=1)).candidates
+    wrong, right = measure_here(tampered, candidates, Plan(tier=SHORT, processes=1)).candidates
     assert wrong.latency is None
     assert wrong.failure is not None
     assert "codes differ from the golden ones before timing" in wrong.failure
@@ -263,7 +252,7 @@ def test_a_wrong_artifact_gets_no_number_and_the_others_do(tampered: Bundle) -> 
 def test_an_artifact_changed_on_disk_is_not_opened(tampered: Bundle) -> None:
     candidates = bundle_candidates(tampered, runtimes=["onnxruntime"], threads=[1])
     Path(candidates[0].path).write_bytes(b"something else")
-    (candidate,) = run_benchmark(tampered, candidates, Settings(tier=SHORT, processes=1)).candidates
+    (candidate,) = measure_here(tampered, candidates, Plan(tier=SHORT, processes=1)).candidates
     assert candidate.latency is None
     assert candidate.failure is not None
     assert "has SHA-256" in candidate.failure
@@ -273,7 +262,7 @@ def test_an_artifact_its_runtime_refuses_ends_nothing_else(tampered: Bundle) -> 
     refused, other = bundle_candidates(tampered, runtimes=["onnxruntime", "onnxruntime-codes"], threads=[1])
     Path(refused.path).write_bytes(b"no model")
     refused = dataclasses.replace(refused, sha256=hashlib.sha256(b"no model").hexdigest())
-    run = run_benchmark(tampered, [refused, other], Settings(tier=SHORT, processes=1))
+    run = measure_here(tampered, [refused, other], Plan(tier=SHORT, processes=1))
     assert run.candidates[0].failure is not None
     assert "its process ended with status 1" in run.candidates[0].failure
     assert run.candidates[1].latency is not None
@@ -302,7 +291,7 @@ def busy_cores() -> Iterator[None]:
 def test_a_loaded_machine_is_noticed(codes_bundle: Bundle) -> None:
     candidates = bundle_candidates(codes_bundle, runtimes=["onnxruntime"], threads=[1])
     with busy_cores():
-        run = run_benchmark(codes_bundle, candidates, Settings(tier=SHORT, processes=2))
+        run = measure_here(codes_bundle, candidates, Plan(tier=SHORT, processes=2))
     assert not run.validity.valid
     assert any("other processes kept" in reason for reason in run.validity.reasons)
     assert run.candidates[0].latency is not None  # said to be doubtful, not hidden
@@ -310,8 +299,8 @@ def test_a_loaded_machine_is_noticed(codes_bundle: Bundle) -> None:
 
 def test_sustained_running_compares_the_last_window_with_the_first(codes_bundle: Bundle) -> None:
     candidates = bundle_candidates(codes_bundle, runtimes=["onnxruntime"], threads=[1])
-    settings = Settings(tier=SHORT, processes=1, sustained_min=0.02)
-    (candidate,) = run_benchmark(codes_bundle, candidates, settings).candidates
+    settings = Plan(tier=SHORT, processes=1, sustained_min=0.02)
+    (candidate,) = measure_here(codes_bundle, candidates, settings).candidates
     sustained = candidate.sustained
     assert sustained is not None
     assert sustained.window_s == pytest.approx(0.6)
@@ -319,11 +308,12 @@ def test_sustained_running_compares_the_last_window_with_the_first(codes_bundle:
     assert sustained.last_to_first == pytest.approx(sustained.p50_ms[1] / sustained.p50_ms[0])
 
 
-def test_settings_that_cannot_be_are_refused() -> None:
+def test_plans_that_cannot_be_are_refused(codes_bundle: Bundle) -> None:
+    candidates = bundle_candidates(codes_bundle, runtimes=["onnxruntime"], threads=[1])
     with pytest.raises(ValueError, match="core 9999 is not one this process may use"):
-        Settings(affinity=(9999,))
+        measure_here(codes_bundle, candidates, Plan(affinity=(9999,)))
     with pytest.raises(ValueError, match=r"`sustained_min` \(=-1\)"):
-        Settings(sustained_min=-1)
+        Plan(sustained_min=-1)
 
 
 def test_candidates_that_cannot_be_are_refused(codes_bundle: Bundle, small_bundle: Path) -> None:

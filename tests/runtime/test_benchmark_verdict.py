@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 
 from litehrnet_stage2.runtime.devices import DeviceFacts
-from litehrnet_stage2.runtime.latency import Bounds, CandidateResult, monitor, statistics
-from litehrnet_stage2.runtime.latency.profile import by_kind
+from litehrnet_stage2.runtime.latency import Bounds, CandidateResult, intervals, judge, monitor
+from litehrnet_stage2.runtime.latency.lanes.traces import by_kind
 from litehrnet_stage2.runtime.latency.result import Conditions, Environment, Ratio
-from litehrnet_stage2.runtime.latency.validity import judge
 
 RNG = np.random.default_rng(0)
 MACHINE = DeviceFacts(device="local", emulated=False, arch="x86_64")
@@ -55,8 +54,10 @@ def candidate(*medians: float, steady: bool = True, tail: float = 1.1, **conditi
         size_bytes=1,
         threads=1,
         exact=True,
+        peer=False,
+        floating=False,
         description="",
-        latency=statistics.latency(processes, warmup_queries=[20] * len(processes), steady=steady),
+        latency=intervals.latency(processes, warmup_queries=[20] * len(processes), steady=steady),
         conditions=tuple(
             Conditions(round=i, p50_ms=median, **{**QUIET, **conditions})  # type: ignore[arg-type]
             for i, median in enumerate(medians)
@@ -66,7 +67,7 @@ def candidate(*medians: float, steady: bool = True, tail: float = 1.1, **conditi
 
 def reasons(*candidates: CandidateResult, load: float = 0.1, of_ratios: bool = False) -> tuple[str, ...]:
     """Against the latencies; where `of_ratios` is said, they have to be against the ratios too, else not."""
-    verdict = judge(candidates, (), MACHINE, environment(load), Bounds())
+    verdict = judge(candidates, (), MACHINE, environment(load), Bounds(), in_turns=True)
     assert verdict.valid == (not verdict.reasons)
     assert verdict.ratio_reasons == (verdict.reasons if of_ratios else ())
     return verdict.reasons
@@ -119,9 +120,9 @@ def test_a_ratio_that_depends_on_the_machines_state_is_noticed() -> None:
         [RNG.normal(2.0, 0.02, 50) * (4 / 3 if process in (0, 3, 4) else 1) for _ in range(10)] for process in range(5)
     ]
     other = [[RNG.normal(4.0, 0.04, 50) for _ in range(10)] for _ in range(5)]
-    interval, rounds = statistics.ratio(slow, other)
+    interval, rounds = intervals.ratio(slow, other)
     ratio = Ratio(numerator="a", denominator="b", ratio=interval, rounds=rounds)
-    verdict = judge([candidate(4.0, 4.0)], [ratio], MACHINE, environment(), Bounds())
+    verdict = judge([candidate(4.0, 4.0)], [ratio], MACHINE, environment(), Bounds(), in_turns=True)
     (reason,) = verdict.ratio_reasons
     assert re.search(r"the interval of a ratio is \d\d% wide at worst \(a / b; 1 of 1", reason)
     assert not verdict.valid
@@ -133,7 +134,7 @@ def test_nothing_timed_is_not_valid() -> None:
 
 def test_outliers_are_counted_and_kept() -> None:
     samples = np.r_[RNG.normal(4.0, 0.05, 200), 40.0, 50.0]
-    latency = statistics.latency([samples], warmup_queries=[20], steady=True)
+    latency = intervals.latency([samples], warmup_queries=[20], steady=True)
     assert latency.outliers == 2
     assert latency.queries == 202
     assert max(latency.samples_ms[0]) == 50.0
@@ -145,7 +146,7 @@ def test_intervals_of_the_median_cover_it_as_often_as_they_say() -> None:
     covered = 0
     for _ in range(24):
         processes = [RNG.normal(5.0 + shift, 0.2, 40) for shift in RNG.normal(0, 0.05, 5)]
-        interval = statistics.percentile(processes, 50)
+        interval = intervals.percentile(processes, 50)
         covered += interval.low <= 5.0 <= interval.high
     assert covered >= 18  # of 23 expected; processes are few, so the interval is a little short
 
@@ -155,7 +156,7 @@ def test_a_ratio_is_taken_pair_by_pair() -> None:
     slowdown = [[factor * (2 if turn == 3 else 1) for turn in range(10)] for factor in (1.0, 1.5, 2.0, 2.5, 3.0)]
     a = [[RNG.normal(2.0, 0.02, 50) * factor for factor in process] for process in slowdown]
     b = [[RNG.normal(4.0, 0.04, 50) * factor for factor in process] for process in slowdown]
-    interval, rounds = statistics.ratio(a, b)
+    interval, rounds = intervals.ratio(a, b)
     assert interval.value == pytest.approx(0.5, abs=0.005)
     assert interval.high - interval.low < 0.01
     assert len(rounds) == 5
@@ -164,7 +165,7 @@ def test_a_ratio_is_taken_pair_by_pair() -> None:
 def test_a_few_pairs_that_the_machine_slowed_halfway_do_not_move_a_ratio() -> None:
     a = [[RNG.normal(2.0, 0.02, 50) * (1.3 if turn < 2 else 1) for turn in range(10)] for _ in range(5)]
     b = [[RNG.normal(4.0, 0.04, 50) for _ in range(10)] for _ in range(5)]
-    interval, _ = statistics.ratio(a, b)
+    interval, _ = intervals.ratio(a, b)
     assert interval.value == pytest.approx(0.5, abs=0.005)
     assert interval.high < 0.52
 
@@ -172,8 +173,15 @@ def test_a_few_pairs_that_the_machine_slowed_halfway_do_not_move_a_ratio() -> No
 def test_a_profile_groups_operators_by_kind() -> None:
     events = [("conv 1", "Conv", 2.0), ("conv 2", "Conv", 1.0), ("silu", "Invalid Unary Op", 1.0)] * 3
     conv, silu = by_kind(events, 3)
-    assert (conv.kind, conv.count, conv.mean_ms, conv.share) == ("Conv", 2, 3.0, 0.75)
-    assert silu.kind == "Table lookup (SiLU)"
+    assert (conv.kind, conv.count, conv.ms) == ("Conv", 2, 3.0)
+    assert (silu.kind, silu.count, silu.ms) == ("Table lookup (SiLU)", 1, 1.0)
+
+
+def test_a_profile_does_not_move_when_the_machine_was_busy_for_a_few_runs() -> None:
+    quiet = [("depthwise", "DWConv", 1.0), ("dense", "Conv", 3.0)] * 20
+    busy = [("depthwise", "DWConv", 40.0), ("dense", "Conv", 3.5)] * 9
+    depthwise = next(one for one in by_kind(quiet + busy, 29) if one.kind == "DWConv")
+    assert depthwise.ms == 1.0
 
 
 def test_the_monitor_does_not_take_its_own_work_for_that_of_others() -> None:

@@ -20,20 +20,20 @@ from litehrnet_stage2.runtime.coreml.predict import (
     INPUTS_FILE,
     OUTPUTS_FILE,
     Host,
-    PlannedOperation,
-    Reply,
-    Request,
+    PredictionReply,
+    PredictionRequest,
 )
+from litehrnet_stage2.runtime.latency.result import PlannedOperation
 
 
-def answer(request: Request) -> None:
+def answer(request: PredictionRequest) -> None:
     """Evaluate every image, and reply."""
     program = Program.load(Path(request.package))
     features = np.load(Path(request.folder, INPUTS_FILE))
     found = [evaluate(program, {"features": image[None]}) for image in features]
     outputs = {name: np.concatenate([y[name] for y in found]).astype(np.float32) for name in ("y1", "y2")}
     np.savez(Path(request.folder, OUTPUTS_FILE), **outputs)
-    reply = Reply(
+    reply = PredictionReply(
         compile_ms=4.0,
         load_ms=3.0,
         first_ms=2.0,
@@ -50,7 +50,7 @@ def answer(request: Request) -> None:
 
 
 def main() -> None:
-    request = Request(**json.load(sys.stdin))
+    request = PredictionRequest(**json.load(sys.stdin))
     behaviour = sys.argv[1]
     match behaviour:
         case "answers":

@@ -11,11 +11,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from litehrnet_stage2.apps import console
+from litehrnet_stage2.apps.cli import app
 from litehrnet_stage2.runtime import Bundle, check_parity
-from litehrnet_stage2.runtime.coreml.mac_bench import measure
 from litehrnet_stage2.runtime.coreml.mac_session import MacSession
 from litehrnet_stage2.runtime.coreml.predict import UNITS, PredictionError, predict
+from litehrnet_stage2.runtime.latency import SCHEMA_VERSION, Plan, Result, measure, tier_named
+from litehrnet_stage2.runtime.latency.lanes.mac import MacLane, mac_candidates
 from litehrnet_stage2.runtime.session import session_info
 
 STAND_IN = Path(__file__).with_name("stand_in_worker.py")
@@ -54,7 +58,7 @@ def test_outputs_and_report_come_back(package: Path, features: np.ndarray, apple
         ("gives up", r"on cpu\+ne: its process ended with status 1 and said last: no such device"),
         ("refuses", r"on cpu\+ne: the model cannot be compiled"),
         ("babbles", r"on cpu\+ne: its process's reply is malformed, it begins 'Hello from a library"),
-        ("leaves something out", r"on cpu\+ne: its process's reply is malformed \(KeyError\('plan'\)\)"),
+        ("leaves something out", r"on cpu\+ne: its process's reply is malformed \(CodecError\(\"it has no field"),
         ("forgets the outputs", r"on cpu\+ne: its process's reply is malformed \(FileNotFoundError"),
         ("forgets an image", r"on cpu\+ne: .* malformed \(`y1` is float32 \[1, 4, 16, 24\] for 2 images\)"),
     ],
@@ -92,27 +96,58 @@ def test_a_session_predicts_a_batch_in_one_process(apple_bundle: Path) -> None:
 
 
 def test_a_unit_that_kills_its_process_leaves_the_others_their_numbers(apple_bundle: Path) -> None:
-    result = measure(Bundle.open(apple_bundle), tier="quick", processes=2, worker=worker("dies on the Neural Engine"))
-    assert [(one.target, one.unit) for one in result.units] == [
-        (target, unit) for target in ("coreml", "coreml-ane") for unit in UNITS
+    bundle = Bundle.open(apple_bundle)
+    plan = Plan(tier=tier_named("quick"), processes=2)
+    with MacLane(bundle, plan, worker=worker("dies on the Neural Engine")) as lane:
+        run = measure(lane, mac_candidates(bundle))
+    assert [one.key for one in run.candidates] == [
+        f"{target} on {unit}" for target in ("coreml", "coreml-ane") for unit in UNITS
     ]
-    for one in result.units:
-        if one.unit == "cpu+ne":
+    for one in run.candidates:
+        if one.name.endswith("cpu+ne"):
             assert one.failure is not None
             assert "SIGABRT" in one.failure
             assert one.latency is None
             continue
-        assert (one.failure, one.wrong, one.repeats) == (None, False, True)
+        assert one.failure is None
         assert one.latency is not None
+        assert one.cold is not None
         assert (one.latency.queries, one.latency.p50_ms.value) == (64, 1.0)
-        assert (one.load_ms, one.first_ms) == ((3.0, 3.0), (2.0, 2.0))
-        assert one.thermal == ("nominal", "fair") * 2
-        assert (one.parity is None, one.fidelity is None) == (one.target != "coreml", one.target == "coreml")
-    assert result.host is not None
+        assert (one.cold.load_ms, one.cold.first_ms, one.cold.compile_ms) == ((3.0, 3.0), (2.0, 2.0), (4.0, 4.0))
+        assert [condition.thermal for condition in one.conditions] == ["fair"] * 2
+        assert one.exact == (one.name == "coreml on cpu")
+        assert (one.least_sqnr_db is None) != one.name.startswith("coreml-ane")
+        assert one.planned is not None
+        assert one.memory is None
+    assert run.machine.soc == "a stand-in"
+    assert {"clock", "waiting for a core", "temperature"} <= set(run.validity.unknown)
+
+
+def test_what_a_mac_gives_is_a_result_that_a_report_reads(apple_bundle: Path, tmp_path: Path) -> None:
+    bundle = Bundle.open(apple_bundle)
+    with MacLane(bundle, Plan(tier=tier_named("quick"), processes=2), worker=worker("answers")) as lane:
+        run = measure(lane, mac_candidates(bundle))
+    result = Result(
+        schema_version=SCHEMA_VERSION,
+        created="2026-01-02T03:04:05+00:00",
+        command="stage2 bench bundle --runtime coreml",
+        tier="quick",
+        golden_sha256=bundle.manifest.golden_sha256,
+        weights="the bundle's",
+        runs=(run,),
+    )
+    console.write_json(result, tmp_path / "mac.json")
+    html, table = tmp_path / "mac.html", tmp_path / "mac.md"
+    done = CliRunner().invoke(
+        app, ["report", str(tmp_path / "mac.json"), "--html", str(html), "--markdown", str(table)]
+    )
+    assert done.exit_code == 0, done.output
+    assert "| **coreml on cpu+ne** | 1.00 |" in table.read_text()
+    assert "What Core ML plans" in html.read_text()
 
 
 def test_without_a_core_ml_package_there_is_nothing_to_time(apple_bundle: Path) -> None:
     bundle = Bundle.open(apple_bundle)
     bare = Bundle(bundle.folder, dataclasses.replace(bundle.manifest, artifacts={}))
     with pytest.raises(ValueError, match="has no Core ML package: convert again with `--targets coreml` added"):
-        measure(bare, tier="quick")
+        mac_candidates(bare)

@@ -10,20 +10,21 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from statistics import median
+from typing import Any, TypeAlias
 
+from litehrnet_stage2.runtime.latency.lanes import Trace, TracedOperators
 from litehrnet_stage2.runtime.latency.plan import PROFILE_QUERIES, Candidate
-from litehrnet_stage2.runtime.latency.result import OperatorTime, Profile
 from litehrnet_stage2.runtime.program import Program
 
-Event = tuple[str, str, float]
-"""Operator, its kind, ms; summed over runs."""
+Event: TypeAlias = tuple[str, str, float]
+"""Operator, its kind, ms: one for each time it ran."""
 
 XNNPACK_KINDS = {"Invalid Unary Op": "Table lookup (SiLU)"}
 """XNNPACK has no name for its table operator."""
 
 
-def record(candidate: Candidate, content: bytes, prepare: Callable[[Program], Any]) -> Profile:
+def record(candidate: Candidate, content: bytes, prepare: Callable[[Program], Any]) -> Trace:
     """Run an artifact with its library's tracer on; `prepare` gives the input for the opened program."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -31,25 +32,25 @@ def record(candidate: Candidate, content: bytes, prepare: Callable[[Program], An
             case "onnxruntime":
                 return _onnxruntime(content, candidate, prepare, folder)
             case "executorch":
-                return _executorch(content, candidate.threads, prepare, folder)
-    return Profile(source=f"{candidate.library} offers no profile through its Python bindings", operators=())
+                return _executorch(content, candidate.threads or 1, prepare, folder)
+    return Trace(source=f"{candidate.library} offers no profile through its Python bindings", operators=())
 
 
-def _onnxruntime(content: bytes, candidate: Candidate, prepare: Callable[[Program], Any], folder: Path) -> Profile:
+def _onnxruntime(content: bytes, candidate: Candidate, prepare: Callable[[Program], Any], folder: Path) -> Trace:
     from litehrnet_stage2.runtime.onnxruntime_session import OnnxRuntimeProgram, exact_settings
 
     settings = exact_settings() if candidate.exact else {}
-    program = OnnxRuntimeProgram(content, candidate.threads, settings=settings, trace=folder / "trace")
+    program = OnnxRuntimeProgram(content, candidate.threads or 1, settings=settings, trace=folder / "trace")
     x = prepare(program)
     for _ in range(PROFILE_QUERIES):
         program.run(x)
     trace = json.loads(program.end_trace().read_text(encoding="utf-8"))
     kernels = (entry for entry in trace if entry.get("cat") == "Node" and entry["name"].endswith("_kernel_time"))
     events = ((entry["name"], entry["args"]["op_name"], entry["dur"] / 1e3) for entry in kernels)
-    return Profile(source="ONNX Runtime's profiler", operators=by_kind(events, PROFILE_QUERIES))
+    return Trace(source="ONNX Runtime's profiler", operators=by_kind(events, PROFILE_QUERIES))
 
 
-def _executorch(content: bytes, threads: int, prepare: Callable[[Program], Any], folder: Path) -> Profile:
+def _executorch(content: bytes, threads: int, prepare: Callable[[Program], Any], folder: Path) -> Trace:
     from litehrnet_stage2.runtime.executorch_session import ExecuTorchProgram
 
     program = ExecuTorchProgram(content, threads, traced=True)
@@ -61,7 +62,7 @@ def _executorch(content: bytes, threads: int, prepare: Callable[[Program], Any],
     flatc = package / "data" / "bin" / "flatc"
     schema = package / "devtools" / "etdump" / "etdump_schema_flatcc.fbs"
     if missing := [path for path in (flatc, schema) if not path.is_file()]:
-        return Profile(source=f"ExecuTorch's trace cannot be read here: it came without {missing[0]}", operators=())
+        return Trace(source=f"ExecuTorch's trace cannot be read here: it came without {missing[0]}", operators=())
     # Its own reader imports the whole exporter to do the same.
     flags = ["--json", "--strict-json", "--size-prefixed", "--raw-binary"]
     command = [flatc, *flags, "-o", folder, schema, "--", folder / "trace.etdump"]
@@ -76,20 +77,20 @@ def _executorch(content: bytes, threads: int, prepare: Callable[[Program], Any],
     )
     operators = by_kind(events, PROFILE_QUERIES)
     if not operators:
-        return Profile(source="this ExecuTorch was built without XNNPACK's profile", operators=())
-    return Profile(source="ExecuTorch's event tracer, with XNNPACK's operators", operators=operators)
+        return Trace(source="this ExecuTorch was built without XNNPACK's profile", operators=())
+    return Trace(source="ExecuTorch's event tracer, with XNNPACK's operators", operators=operators)
 
 
-def by_kind(events: Iterable[Event], runs: int) -> tuple[OperatorTime, ...]:
-    """Events of `runs` runs by kind, the most expensive first."""
-    time_ms: defaultdict[str, float] = defaultdict(float)
-    names: defaultdict[str, set[str]] = defaultdict(set)
+def by_kind(events: Iterable[Event], runs: int) -> tuple[TracedOperators, ...]:
+    """Events of `runs` runs by kind, the most expensive first.
+
+    An operator takes its median, so that what slowed some of the runs is not in it.
+    """
+    times_ms: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
     for name, kind, ms in events:
-        kind = XNNPACK_KINDS.get(kind, kind)
-        time_ms[kind] += ms
-        names[kind].add(name)
-    total = sum(time_ms.values())
-    return tuple(
-        OperatorTime(kind=kind, count=len(names[kind]), share=ms / total, mean_ms=ms / runs)
-        for kind, ms in sorted(time_ms.items(), key=lambda item: -item[1])
-    )
+        times_ms[XNNPACK_KINDS.get(kind, kind), name].append(ms)
+    kinds: defaultdict[str, list[float]] = defaultdict(list)
+    for (kind, _), ran in times_ms.items():
+        kinds[kind].append(median(ran) * len(ran) / runs)
+    found = (TracedOperators(kind=kind, count=len(ms), ms=sum(ms)) for kind, ms in kinds.items())
+    return tuple(sorted(found, key=lambda one: -one.ms))

@@ -10,6 +10,12 @@ from statistics import geometric_mean, median
 from litehrnet_stage2.runtime.devices.facts import DeviceFacts
 from litehrnet_stage2.runtime.latency.result import CandidateResult, Conditions, Environment, Ratio, Validity
 
+COOL = {"none", "nominal", "fair"}
+"""Thermal states in which Android and macOS do not slow down."""
+
+FEWEST_OF_DRIFT = 4
+"""Processes of a candidate: its last two are held against its first two."""
+
 
 @dataclass(frozen=True)
 class Bounds:
@@ -44,32 +50,55 @@ def judge(
     machine: DeviceFacts,
     environment: Environment,
     bounds: Bounds,
+    *,
+    in_turns: bool,
 ) -> Validity:
-    """The verdict, with a sentence for each reason against.
+    """The verdict, with a sentence for each reason against, and the names of what could not be judged.
 
-    Most of what slows a machine for a while is in both of a pair of turns, though not by the same factor: a ratio is
-    believed where its interval is narrow, and nobody else was at work.
+    Most of what slows a machine for a while is in both of a pair of short turns, though not by the same factor: a ratio
+    is believed where its interval is narrow, and nobody else was at work. Where candidates alternated by processes
+    (not `in_turns`), whatever speaks against the latencies speaks against the ratios. What an emulated machine counts
+    depends on none of this.
     """
+    if machine.emulated:
+        return Validity(valid=True, reasons=(), ratio_reasons=(), unknown=(), bounds={})
     timed = [c for c in candidates if c.latency]
     conditions = [condition for c in timed for condition in c.conditions]
-    ratio_reasons = [
+    of_both = [
         *_load(conditions, environment, bounds),
-        *_throttling(conditions, machine),
+        *_throttling(conditions),
         *_warm_up(timed),
         *_precision(ratios, bounds),
         *([] if timed else ["nothing was timed"]),
     ]
-    reasons = [*ratio_reasons, *_clock(conditions, bounds), *_spread(timed, bounds), *_drift(timed, bounds)]
+    reasons = [*of_both, *_clock(conditions, bounds), *_spread(timed, bounds), *_drift(timed, bounds)]
     return Validity(
         valid=not reasons,
         reasons=tuple(reasons),
-        ratio_reasons=tuple(ratio_reasons),
+        ratio_reasons=tuple(of_both if in_turns else reasons),
+        unknown=tuple(_unknown(timed, conditions, environment)),
         bounds=dataclasses.asdict(bounds),
     )
 
 
+def _unknown(
+    timed: Sequence[CandidateResult], conditions: Sequence[Conditions], environment: Environment
+) -> Iterator[str]:
+    """What no process could say: judged by nothing, so named."""
+    shown = {
+        "load": any(c.other_cores is not None for c in conditions) or _load_per_core(environment) is not None,
+        "waiting for a core": any(c.cpu_share is not None for c in conditions),
+        "clock": any(c.frequency_mhz is not None or c.yardstick_ms is not None for c in conditions),
+        "throttling": any(c.throttle_events is not None or c.thermal is not None for c in conditions),
+        "temperature": any(c.temperature_c is not None for c in conditions),
+        "drift": any(len(c.conditions) >= FEWEST_OF_DRIFT for c in timed),
+        "spread of processes": any(len(c.conditions) > 1 for c in timed),
+    }
+    yield from (name for name, known in shown.items() if not known)
+
+
 def _load(conditions: Sequence[Conditions], environment: Environment, bounds: Bounds) -> Iterator[str]:
-    others = _known(c.other_cores for c in conditions)
+    others, load = _known(c.other_cores for c in conditions), _load_per_core(environment)
     if others:
         mean = sum(others) / len(others)
         if mean > bounds.other_cores:
@@ -77,10 +106,8 @@ def _load(conditions: Sequence[Conditions], environment: Environment, bounds: Bo
                 f"the machine was loaded: other processes kept {mean:.2f} of {environment.cores} cores busy "
                 f"(at most {bounds.other_cores:g} is trusted); stop them and run again"
             )
-    elif environment.load_1min_after is not None:
-        load = environment.load_1min_after / environment.cores
-        if load > bounds.load_per_core:
-            yield f"the machine was loaded: {load:.2f} per core (at most {bounds.load_per_core:g} is trusted)"
+    elif load is not None and load > bounds.load_per_core:
+        yield f"the machine was loaded: {load:.2f} per core (at most {bounds.load_per_core:g} is trusted)"
     shares = _known(c.cpu_share for c in conditions)
     if shares and median(shares) < bounds.cpu_share:
         yield (
@@ -89,20 +116,26 @@ def _load(conditions: Sequence[Conditions], environment: Environment, bounds: Bo
         )
 
 
+def _load_per_core(environment: Environment) -> float | None:
+    load, cores = environment.load_1min_after, environment.cores
+    return load / cores if load is not None and cores else None
+
+
 def _clock(conditions: Sequence[Conditions], bounds: Bounds) -> Iterator[str]:
     for what, values, bound in (
         ("the clock moved", _known(c.frequency_mhz for c in conditions), bounds.frequency_change),
-        ("a fixed calculation varied", [c.yardstick_ms for c in conditions], bounds.yardstick_change),
+        ("a fixed calculation varied", _known(c.yardstick_ms for c in conditions), bounds.yardstick_change),
     ):
         if values and (change := max(values) / min(values) - 1) > bound:
             yield f"{what} by {change:.0%} during the run (at most {bound:.0%} is trusted): fix the frequency"
 
 
-def _throttling(conditions: Sequence[Conditions], machine: DeviceFacts) -> Iterator[str]:
+def _throttling(conditions: Sequence[Conditions]) -> Iterator[str]:
     if throttled := sum(_known(c.throttle_events for c in conditions)):
         yield f"the processor throttled {throttled:.0f} times: let it cool, or use --tier quick"
-    if machine.thermal_status:
-        yield f"the device reports thermal status {machine.thermal_status}: let it cool"
+    states = {c.thermal for c in conditions if c.thermal is not None}
+    if hot := sorted(states - COOL):
+        yield f"the system reports the thermal state {', '.join(hot)}: let it cool"
 
 
 def _spread(timed: Sequence[CandidateResult], bounds: Bounds) -> Iterator[str]:
@@ -148,7 +181,7 @@ def _drift(timed: Sequence[CandidateResult], bounds: Bounds) -> Iterator[str]:
     changes = []
     for candidate in timed:
         medians = [c.p50_ms for c in sorted(candidate.conditions, key=lambda c: c.round)]
-        if len(medians) >= 4:
+        if len(medians) >= FEWEST_OF_DRIFT:
             changes.append(geometric_mean(medians[-2:]) / geometric_mean(medians[:2]))
     if changes and abs(drift := geometric_mean(changes) - 1) > bounds.drift:
         yield (
