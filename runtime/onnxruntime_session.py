@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 
+from litehrnet_stage2.reference.manifest import BundleError
 from litehrnet_stage2.runtime.bundle import Bundle
 from litehrnet_stage2.runtime.program import Array, Outputs, Program
 from litehrnet_stage2.runtime.session import (
@@ -16,6 +18,9 @@ from litehrnet_stage2.runtime.session import (
     Session,
     session_info,
 )
+
+_EXTERNAL_DATA = "session.model_external_initializers_file_folder_path"
+"""Where a file in memory has its external data: nowhere. Else it is the current folder, and no hash covers that."""
 
 
 class OnnxRuntimeProgram(Program):
@@ -35,11 +40,19 @@ class OnnxRuntimeProgram(Program):
         options.inter_op_num_threads = 1
         for key, value in settings.items():
             options.add_session_config_entry(key, value)
+        options.add_session_config_entry(_EXTERNAL_DATA, os.devnull)
         options.log_severity_level = 3
         if trace is not None:
             options.enable_profiling = True
             options.profile_file_prefix = str(trace)
-        self._session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        try:
+            self._session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            if "xternal data" not in str(error):
+                raise
+            raise BundleError(
+                "the .onnx refers to data outside of its file, which no hash covers: convert the checkpoint again"
+            ) from error
         self._input = self._session.get_inputs()[0].name
         self._names = [output.name for output in self._session.get_outputs()]
         if len(self._names) != 2:

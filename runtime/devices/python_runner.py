@@ -68,6 +68,7 @@ class OnnxRuntime(Library):
     """Runs an `.onnx`; settings are ONNX Runtime's own keys."""
 
     def __init__(self, threads: int, settings: dict[str, str]) -> None:
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when it is loaded
         import onnxruntime
 
         self._ort = onnxruntime

@@ -11,6 +11,7 @@ Running an artifact takes numpy and its runtime, and no torch.
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from litehrnet_stage2.reference.lazy import importer
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
     from litehrnet_stage2.runtime.bundle import Bundle
     from litehrnet_stage2.runtime.parity import check_parity
     from litehrnet_stage2.runtime.session import open_session
+
+# ONNX Runtime reports what it does to its maker unless it is told not to before it is loaded. Processes that this one
+# starts inherit it; who wants the reports sets it to 0.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _HOME = {
     "Bundle": "runtime.bundle",

@@ -1,0 +1,74 @@
+"""ONNX Runtime reports to nobody from a process of this package, and reads nothing that no hash covers."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper, numpy_helper
+
+from litehrnet_stage2.reference.manifest import BundleError
+from litehrnet_stage2.runtime.devices import python_runner
+from litehrnet_stage2.runtime.onnxruntime_session import open_program
+
+
+def with_external_data(location: str) -> bytes:
+    """A network of which one weight is in another file."""
+    weight = numpy_helper.from_array(np.ones((1, 1, 1, 1), np.float32), "w")
+    weight.ClearField("raw_data")
+    weight.data_location = onnx.TensorProto.EXTERNAL
+    for key, value in (("location", location), ("offset", "0"), ("length", "4")):
+        entry = weight.external_data.add()
+        entry.key, entry.value = key, value
+    shape = [1, 1, 2, 2]
+    nodes = [helper.make_node("Conv", ["x", "w"], ["y1"]), helper.make_node("Identity", ["x"], ["y2"])]
+    borders = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape) for name in ("x", "y1", "y2")]
+    graph = helper.make_graph(nodes, "g", borders[:1], borders[1:], [weight])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    return bytes(model.SerializeToString())
+
+
+@pytest.mark.parametrize("location", ["secret.bin", "../secret.bin", "/etc/hostname"])
+def test_external_data_of_an_onnx_is_refused_wherever_it_is(
+    location: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "inner").mkdir()
+    for folder in (tmp_path, tmp_path / "inner"):
+        (folder / "secret.bin").write_bytes(np.float32(7).tobytes())
+    monkeypatch.chdir(tmp_path / "inner")
+    with pytest.raises(BundleError, match="refers to data outside of its file"):
+        open_program(with_external_data(location), 1, exact=True)
+
+
+def homes_after(command: list[str | Path], home: Path, **environment: str) -> list[str]:
+    """What a process has written into the person's home."""
+    inherited = {name: value for name, value in os.environ.items() if name not in ("CI", "ORT_DISABLE_TELEMETRY")}
+    env = {**inherited, "HOME": str(home), "XDG_CACHE_HOME": str(home / ".cache"), **environment}
+    subprocess.run(command, env=env, check=True, capture_output=True, timeout=300)
+    return sorted(str(path.relative_to(home)) for path in home.rglob("*"))
+
+
+def test_no_process_that_runs_onnxruntime_writes_into_the_home(small_bundle: Path, tmp_path: Path) -> None:
+    """It does where nobody tells it not to, which shows that this test would see it."""
+    x = tmp_path / "x.npy"
+    with np.load(small_bundle / "golden.npz") as golden:
+        np.save(x, golden[golden.files[0]].astype(np.float32)[:1])
+    model = small_bundle / "stage2.onnx"
+    home = tmp_path / "home"
+    home.mkdir()
+    stage2 = Path(sys.executable).with_name("stage2")
+    assert not homes_after([stage2, "parity", small_bundle, "--runtime", "onnxruntime"], home)
+    code = (
+        "import sys; from pathlib import Path; from litehrnet_stage2.runtime import Bundle, open_session; "
+        "open_session(Bundle.open(Path(sys.argv[1])), 'onnxruntime')"
+    )
+    assert not homes_after([sys.executable, "-c", code, small_bundle], home)
+    device = [sys.executable, Path(python_runner.__file__), "--library", "onnxruntime", "--model", model, "--input", x]
+    assert not homes_after([*device, "--output", tmp_path / "y"], home)
+    code = f"import onnxruntime; onnxruntime.InferenceSession({str(model)!r}, providers=['CPUExecutionProvider'])"
+    assert homes_after([sys.executable, "-c", code], home)
