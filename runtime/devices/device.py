@@ -13,6 +13,7 @@ from typing import Any, Self, TypedDict, Unpack
 import numpy as np
 import numpy.typing as npt
 
+from litehrnet_stage2.reference.contract import litert_delegate
 from litehrnet_stage2.runtime.child import PYTHON
 from litehrnet_stage2.runtime.devices.cache import Progress, cache_root, silent
 from litehrnet_stage2.runtime.devices.emulation import (
@@ -215,7 +216,7 @@ class Device:
         if library == "executorch":
             return self._pte_command()
         python = self._python_words(library)
-        for file in (_HERE / "python_runner.py", _HERE.parent / "litert_delegate.py"):
+        for file in (_HERE / "python_runner.py", Path(litert_delegate.__file__)):
             self._put_once(file, file.name)
         return [*python, "./python_runner.py", "--library", library]
 

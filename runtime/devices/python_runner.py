@@ -1,8 +1,8 @@
 """Runs one `.onnx` or `.tflite` file on a device that has Python and its library, and says how long each query took.
 
 The twin of the native runner: the same flags with `--library` and `--setting`, the same JSON on standard output, the
-same exit statuses. It is copied to the device, `litert_delegate.py` beside it, and imports nothing else of this
-package. Another library is one more class in `LIBRARIES`.
+same exit statuses. It is copied to the device, `contract/litert_delegate.py` beside it, and imports nothing else of
+this package. Another library is one more class in `LIBRARIES`.
 """
 
 from __future__ import annotations

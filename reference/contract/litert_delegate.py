@@ -1,4 +1,7 @@
-"""Whether XNNPACK took a `.tflite` whole (standard library only: this file is copied to devices)."""
+"""Whether XNNPACK takes a `.tflite` whole: asked when it is written and when it is run.
+
+Standard library only: this file is copied to devices.
+"""
 
 from __future__ import annotations
 
