@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from rich import box
 from rich.table import Table
 
-from litehrnet_stage2.apps import bench, console, parity
+from litehrnet_stage2.apps import console, parity
 
 if TYPE_CHECKING:
     from litehrnet_stage2.runtime import ParityResult
@@ -113,7 +113,9 @@ class Room:
         if results:
             parity.show(results)
         if any(c.latency or c.failure for c in run.candidates):
-            bench.show(run)
+            from litehrnet_stage2.apps.reporting import terminal
+
+            terminal.show(run, console.out)
 
     def _result(self, runs: Sequence[Run]) -> Result:
         from litehrnet_stage2.runtime.latency import SCHEMA_VERSION, Result

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
 from litehrnet_stage2.runtime.devices.facts import DeviceFacts
-from litehrnet_stage2.runtime.latency import statistics
+from litehrnet_stage2.runtime.latency import Bounds, intervals, judge
 from litehrnet_stage2.runtime.latency.result import (
     CandidateResult,
     Cold,
@@ -18,7 +17,6 @@ from litehrnet_stage2.runtime.latency.result import (
     Run,
     Validity,
 )
-from litehrnet_stage2.runtime.latency.validity import Bounds
 from litehrnet_stage2.runtime.parity import OutputParity, ParityResult
 from litehrnet_stage2.runtime.session import SessionInfo
 from litehrnet_stage2.runtime.web import vendor
@@ -43,26 +41,29 @@ def check(visit: Visit, codes: GoldenCodes, models: Mapping[str, Model]) -> list
 def measured(visit: Visit, report: Report, codes: GoldenCodes, models: Mapping[str, Model]) -> Run:
     """One page as a run: its parity, its times and what speaks against them."""
     candidates = tuple(_candidate(model, visit, report, codes) for model in models.values())
-    ratios = _ratios(candidates, report)
+    ratios = _ratios(candidates)
+    machine = DeviceFacts(
+        device=f"web: {report.device or 'unnamed'}",
+        emulated=False,
+        arch=f"WebAssembly in {browser(visit.user_agent)}",
+    )
+    environment = Environment(
+        os=visit.user_agent or "not shown",
+        python="none: onnxruntime-web in a browser",
+        memory_mib=None,
+        cores=report.cores,
+        usable_cores=(),
+        affinity=(),
+        load_1min_before=None,
+        load_1min_after=None,
+        versions={"onnxruntime-web": vendor.VERSION},
+        git_revision=None,
+    )
+    verdict = judge(candidates, ratios, machine, environment, Bounds(), in_turns=True)
     return Run(
-        machine=DeviceFacts(
-            device=f"web: {report.device or 'unnamed'}",
-            emulated=False,
-            arch=f"WebAssembly in {browser(visit.user_agent)}",
-        ),
-        environment=Environment(
-            os=visit.user_agent or "not shown",
-            python="none: onnxruntime-web in a browser",
-            memory_mib=None,
-            cores=report.cores,
-            usable_cores=(),
-            affinity=(),
-            load_1min_before=None,
-            load_1min_after=None,
-            versions={"onnxruntime-web": vendor.VERSION},
-            git_revision=None,
-        ),
-        validity=_validity(candidates, ratios, report),
+        machine=machine,
+        environment=environment,
+        validity=_with_page(verdict, candidates, report),
         candidates=candidates,
         ratios=ratios,
     )
@@ -91,7 +92,7 @@ def _candidate(model: Model, visit: Visit, report: Report, codes: GoldenCodes) -
         failure = f"{wrong:,} codes differ from the golden ones: no number for it"
     latency = None
     if times is not None and times.turns and failure is None:
-        latency = statistics.latency(
+        latency = intervals.latency(
             [np.array([turn.ms / turn.queries for turn in times.turns])],
             warmup_queries=[times.warmup_queries],
             steady=times.steady,
@@ -105,6 +106,8 @@ def _candidate(model: Model, visit: Visit, report: Report, codes: GoldenCodes) -
         size_bytes=len(model.content),
         threads=1,
         exact=model.exact,
+        peer=not model.exact,
+        floating=False,
         description=f"{model.description}; in a browser, a sample is the mean of a turn",
         images=codes.images,
         parity_before=before,
@@ -120,39 +123,37 @@ def _compared(visit: Visit, which: str, model: Model, codes: GoldenCodes) -> dic
     return codes.total([found[index] for index in sorted(found)]) if len(found) == codes.images else None
 
 
-def _ratios(candidates: Sequence[CandidateResult], report: Report) -> tuple[Ratio, ...]:
+def _ratios(candidates: Sequence[CandidateResult]) -> tuple[Ratio, ...]:
     """Each exact model over each peer, turn by turn."""
     found = []
     for ours in candidates:
         for peer in candidates:
             if ours.exact and not peer.exact and ours.latency and peer.latency:
-                interval, rounds = statistics.ratio(_by_turn(ours.latency), _by_turn(peer.latency))
+                interval, rounds = intervals.ratio(_by_turn(ours.latency), _by_turn(peer.latency))
                 found.append(Ratio(numerator=ours.key, denominator=peer.key, ratio=interval, rounds=rounds))
     return tuple(found)
 
 
-def _by_turn(latency: Latency) -> list[list[statistics.Samples]]:
+def _by_turn(latency: Latency) -> list[list[intervals.Samples]]:
     return [[np.array([sample]) for sample in process] for process in latency.samples_ms]
 
 
-def _validity(candidates: Sequence[CandidateResult], ratios: Sequence[Ratio], report: Report) -> Validity:
-    bounds = Bounds()
-    timed = [c for c in candidates if c.latency]
-    shared = [*_page(report), *_warm_up(timed), *_precision(ratios, bounds)]
-    if not timed:
-        shared = [report.failure or "no times were taken"]
-    reasons = [*shared, *_spread(timed, bounds)]
-    kept = ("tail", "drift", "ratio_interval")
+def _with_page(verdict: Validity, candidates: Sequence[CandidateResult], report: Report) -> Validity:
+    """The verdict on a run, and what a page alone knows: a clock that steps, a page out of sight, turns that drift."""
+    page = tuple(_page(report))
+    drift = tuple(_drift([c for c in candidates if c.latency], verdict.bounds["drift"]))
     return Validity(
-        valid=not reasons,
-        reasons=tuple(reasons),
-        ratio_reasons=tuple(shared),
-        bounds={name: value for name, value in dataclasses.asdict(bounds).items() if name in kept}
-        | {"clock_share": CLOCK_SHARE},
+        valid=verdict.valid and not page and not drift,
+        reasons=(*page, *verdict.reasons, *drift),
+        ratio_reasons=(*page, *verdict.ratio_reasons),
+        unknown=tuple(name for name in verdict.unknown if name != "drift"),
+        bounds={**verdict.bounds, "clock_share": CLOCK_SHARE},
     )
 
 
 def _page(report: Report) -> Iterator[str]:
+    if report.failure is not None:
+        yield report.failure
     if report.hidden:
         yield "the page was out of sight while it took times: keep it in front, with the screen on"
     shortest = min((turn.ms for times in report.models.values() for turn in times.turns), default=0.0)
@@ -163,28 +164,14 @@ def _page(report: Report) -> Iterator[str]:
         )
 
 
-def _warm_up(timed: Sequence[CandidateResult]) -> Iterator[str]:
-    if unsteady := [c.name for c in timed if c.latency and not c.latency.steady]:
-        yield f"a warm-up never became steady ({', '.join(unsteady)})"
-
-
-def _precision(ratios: Sequence[Ratio], bounds: Bounds) -> Iterator[str]:
-    widest = max(((r.ratio.high - r.ratio.low) / r.ratio.value for r in ratios), default=0.0)
-    if widest > bounds.ratio_interval:
-        yield f"the interval of a ratio is {widest:.0%} wide (at most {bounds.ratio_interval:.0%} is trusted)"
-
-
-def _spread(timed: Sequence[CandidateResult], bounds: Bounds) -> Iterator[str]:
+def _drift(timed: Sequence[CandidateResult], bound: float) -> Iterator[str]:
     for candidate in timed:
         assert candidate.latency is not None
-        p50, p90 = candidate.latency.p50_ms.value, candidate.latency.p90_ms.value
-        if p90 / p50 - 1 > bounds.tail:
-            yield f"p90 lies above p50 by {p90 / p50 - 1:.0%} ({candidate.name}; at most {bounds.tail:.0%} is trusted)"
         turns = np.array(candidate.latency.samples_ms[0])
         third = max(1, len(turns) // 3)
         drift = float(np.median(turns[-third:]) / np.median(turns[:third])) - 1
-        if abs(drift) > bounds.drift:
+        if abs(drift) > bound:
             yield (
                 f"latencies drifted by {drift:+.0%} from the first to the last turns ({candidate.name}; at most "
-                f"{bounds.drift:.0%} is trusted): a phone that becomes warm slows down"
+                f"{bound:.0%} is trusted): a phone that becomes warm slows down"
             )
