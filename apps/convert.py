@@ -117,7 +117,7 @@ def convert_to_bundle(
         progress(f"calibrating on {len(features)} inputs")
         qat = QATStage2.from_float(model).calibrate(torch.from_numpy(features))
     progress("freezing: proving that every runtime adds alike")
-    function, proof = freeze(qat)
+    function, proof = freeze(qat, features.shape)
     set_mode(qat, Mode.FLOAT)
 
     @torch.no_grad()

@@ -60,14 +60,14 @@ def _quantization(function: IntegerFunction) -> Table:
 
 
 def _facts(manifest: Manifest) -> None:
-    proof = manifest.proof
+    proof, nodes = manifest.proof, manifest.proof["nodes"]
     moved = max((abs(change) for change in proof["nudges"].values()), default=0.0)
     lines = (
         f"Input: {manifest.input.name} {list(manifest.input.shape)} float32",
         *(f"Output: {output.name} {list(output.shape)} float32" for output in manifest.outputs),
-        f"Proof: {proof['additions']} additions over all 65,536 code pairs under {len(proof['rules'])} rules, "
-        f"{proof['silus']} SiLU tables clear of ties; {len(proof['nudges'])} scales nudged, by {moved:.1e} at most",
-        f"Largest sum: {proof['largest_accumulator']:,} of 16,777,216 that float32 counts by ones",
+        f"Proof: {nodes.get('Add', 0)} additions over all 65,536 code pairs under {len(proof['rules'])} rules, "
+        f"{nodes.get('SiLU', 0)} SiLU tables clear of ties; {len(proof['nudges'])} nudges, of at most {moved:.1e}",
+        f"Largest sum: {proof['largest_accumulator']:,} (Core ML's float32 counts to 16,777,216 by ones)",
         f"Golden codes: {manifest.golden_sha256}",
         "Made with: " + ", ".join(f"{tool} {version}" for tool, version in manifest.versions.items()),
     )

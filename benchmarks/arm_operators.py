@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,28 +21,18 @@ from torch import Tensor, nn
 
 from litehrnet_stage2.apps import console
 from litehrnet_stage2.converters import xnnpack_lowering
-from litehrnet_stage2.reference.frozen import FrozenStage2, dequantize, quantize
-from litehrnet_stage2.reference.integer_function import (
-    INPUT,
-    Add,
-    Conv,
-    IntegerFunction,
-    Node,
-    Quantization,
-    Resize,
-    SiLU,
-    inputs_of,
-)
+from litehrnet_stage2.reference.freeze import assemble
+from litehrnet_stage2.reference.integer_function import IntegerFunction, Quantization
+from litehrnet_stage2.reference.operators import Conv, Operator, SiLU
+from litehrnet_stage2.reference.qdq_module import QDQModule, dequantize, quantize
 from litehrnet_stage2.runtime import Bundle
 from litehrnet_stage2.runtime.devices import CPU_MODELS, EmulatedDevice
 from litehrnet_stage2.runtime.devices.toolchain import EXECUTORCH_VERSION
 
 RESULT = Path(__file__).with_name("arm_operators.json")
-SMALLEST = (16, 1, 2)
+SMALLEST = (1, 16, 1, 2)
 LANES = 16
 """Multiply-adds of one SDOT."""
-
-Shape = tuple[int, int, int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,23 +59,24 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=RESULT)
     options = parser.parse_args()
     bundle = Bundle.open(options.bundle)
-    function, features = bundle.function(), bundle.manifest.input.shape[1:]
-    groups: dict[str, list[tuple[Node, Shape, int]]] = {}
-    for node, shape, macs in shaped_nodes(function, features):
-        groups.setdefault(describe(node, shape), []).append((node, shape, macs))
+    function = bundle.function()
+    groups: dict[str, list[Operator]] = {}
+    for node in function.nodes:
+        groups.setdefault(describe(function, node), []).append(node)
     with EmulatedDevice(CPU_MODELS[options.cpu]) as device:
         silu = next(node for node in function.nodes if isinstance(node, SiLU))
-        call = count(Alone(function, silu), codes(SMALLEST), device)
+        call = count(alone(function, silu, SMALLEST), codes(SMALLEST), device)
         costs = [
             Cost(
                 operator=operator,
                 count=len(nodes),
-                instructions=count(Alone(function, nodes[0][0]), codes(nodes[0][1]), device) - call,
-                multiply_adds=nodes[0][2],
+                instructions=count(alone(function, nodes[0]), codes(function.tensors[nodes[0].input].shape), device)
+                - call,
+                multiply_adds=multiply_adds(function, nodes[0]),
             )
             for operator, nodes in groups.items()
         ]
-        conversions = conversion_costs(Alone(function, silu), function.input_quantization, bundle, device)
+        conversions = conversion_costs(function, silu, device)
     costs.sort(key=lambda cost: -cost.count * cost.instructions)
     report = {
         "command": f"python benchmarks/arm_operators.py bundle --cpu {options.cpu}",
@@ -103,57 +93,31 @@ def main() -> None:
     console.out.print(table("Where float32 goes in and out", conversions))
 
 
-def shaped_nodes(function: IntegerFunction, features: Shape) -> Iterator[tuple[Node, Shape, int]]:
-    """Each node, the `[C, H, W]` it reads, and its multiply-adds."""
-    shapes = {INPUT: features}
-    for node in function.nodes:
-        channels, height, width = shape = shapes[inputs_of(node)[0]]
-        macs = 0
-        match node:
-            case Conv():
-                channels, height, width = len(node.weight), height // node.stride, width // node.stride
-                macs = node.weight.size * height * width
-            case Resize():
-                height, width = 2 * height, 2 * width
-        shapes[node.name] = (channels, height, width)
-        yield node, shape, macs
+def multiply_adds(function: IntegerFunction, node: Operator) -> int:
+    """Of one inference."""
+    if not isinstance(node, Conv):
+        return 0
+    _, _, height, width = function.tensors[node.name].shape
+    return node.weight.size * height * width
 
 
-def describe(node: Node, shape: Shape) -> str:
+def describe(function: IntegerFunction, node: Operator) -> str:
     """Kind and shape: nodes of one description cost the same."""
-    channels, height, width = shape
-    match node:
-        case Conv():
-            kind, size = "depthwise" if node.groups > 1 else "convolution", node.weight.shape[2]
-            kind = f"{kind} {size}x{size}{'/2' if node.stride == 2 else ''}, {channels}->{len(node.weight)}"
-        case SiLU():
-            kind = f"SiLU, {channels}"
-        case Add():
-            kind = f"addition, {channels}"
-        case Resize():
-            kind = f"resize, {channels}"
+    _, channels, height, width = function.tensors[node.input].shape
+    kind = f"{type(node).__name__.lower()}, {channels}"
+    if isinstance(node, Conv):
+        size, stride = node.weight.shape[2], node.stride[0]
+        kind = "depthwise" if node.groups > 1 else "convolution"
+        kind = f"{kind} {size}x{size}{'/2' if stride == 2 else ''}, {channels}->{len(node.weight)}"
     return f"{kind} at {height}x{width}"
 
 
-class Alone(nn.Module):
-    """One node, which reads the input as often as it has inputs."""
-
-    def __init__(self, function: IntegerFunction, node: Node) -> None:
-        super().__init__()
-        quantization = {INPUT: function.quantization[inputs_of(node)[0]], node.name: function.quantization[node.name]}
-        reads = {"inputs": (INPUT, INPUT)} if isinstance(node, Add) else {"input": INPUT}
-        alone = dataclasses.replace(
-            function,
-            quantization=quantization,
-            nodes=(dataclasses.replace(node, **reads),),
-            outputs=(node.name, node.name),
-        )
-        self.codes = FrozenStage2(alone)
-
-    def forward(self, codes: Tensor) -> Tensor:
-        """Codes in, codes out."""
-        y: Tensor = self.codes(codes)[0]
-        return y
+def alone(function: IntegerFunction, node: Operator, shape: tuple[int, ...] | None = None) -> QDQModule:
+    """One node as a module of codes, which reads its one input as often as the node has inputs."""
+    shape = shape or function.tensors[node.input].shape
+    q = {"x": function.quantization[node.input], node.name: function.quantization[node.name]}
+    node = dataclasses.replace(node, inputs=("x",) * len(node.inputs))
+    return QDQModule(assemble("alone", {"x": shape}, {"y": node.name}, [node], q))
 
 
 class Quantized(nn.Module):
@@ -165,7 +129,7 @@ class Quantized(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Float32 in, codes out."""
-        y: Tensor = self.inner(quantize(x, self.quantization))
+        y: Tensor = self.inner(quantize(x, self.quantization))[0]
         return y
 
 
@@ -178,19 +142,21 @@ class Dequantized(nn.Module):
 
     def forward(self, codes: Tensor) -> Tensor:
         """Codes in, float32 out."""
-        return dequantize(self.inner(codes), self.quantization)
+        return dequantize(self.inner(codes)[0], self.quantization)
 
 
-def conversion_costs(inner: Alone, q: Quantization, bundle: Bundle, device: EmulatedDevice) -> list[Cost]:
-    """The features quantised and both outputs dequantised: what that adds to a program of one node."""
+def conversion_costs(function: IntegerFunction, node: Operator, device: EmulatedDevice) -> list[Cost]:
+    """Every input quantised and every output dequantised: what that adds to a program of one node."""
     costs = []
-    for spec in (bundle.manifest.input, *bundle.manifest.outputs):
-        example = torch.zeros(spec.shape, dtype=torch.int8)
-        if spec is bundle.manifest.input:
+    q = function.input_quantization
+    for tensor in (*function.inputs, *function.outputs.values()):
+        shape = function.tensors[tensor].shape
+        inner, example = alone(function, node, shape), torch.zeros(shape, dtype=torch.int8)
+        if tensor in function.inputs:
             kind, instructions = "quantise", count(Quantized(inner, q), example.float(), device)
         else:
             kind, instructions = "dequantise", count(Dequantized(inner, q), example, device)
-        channels, height, width = spec.shape[1:]
+        channels, height, width = shape[1:]
         costs.append(
             Cost(
                 operator=f"{kind}, {channels} at {height}x{width}",
@@ -202,9 +168,9 @@ def conversion_costs(inner: Alone, q: Quantization, bundle: Bundle, device: Emul
     return costs
 
 
-def codes(shape: Shape) -> Tensor:
+def codes(shape: tuple[int, ...]) -> Tensor:
     """An example, channels last."""
-    return torch.zeros(1, *shape, dtype=torch.int8).to(memory_format=torch.channels_last)
+    return torch.zeros(shape, dtype=torch.int8).to(memory_format=torch.channels_last)
 
 
 def count(module: nn.Module, example: Tensor, device: EmulatedDevice) -> int:
@@ -212,7 +178,7 @@ def count(module: nn.Module, example: Tensor, device: EmulatedDevice) -> int:
     program = xnnpack_lowering.lower(module, example)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "operator.pte")
-        path.write_bytes(xnnpack_lowering.serialize(program, example.shape[1]))
+        path.write_bytes(xnnpack_lowering.serialize(program, example))
         return round(device.count_instructions("executorch", path, np.ascontiguousarray(example.numpy())).per_inference)
 
 

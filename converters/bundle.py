@@ -61,8 +61,8 @@ def write_bundle(
     """
     targets = list(dict.fromkeys(targets))
     check_targets(targets)
-    function.config.check_features(features.shape)
-    deployment = Deployment(height=features.shape[2], width=features.shape[3], coreml_target=coreml_target)
+    function.check_inputs(function.input_quantization.quantize(features))
+    deployment = Deployment(coreml_target=coreml_target)
     with replacing(out) as folder:
         manifest = _fill(folder, function, proof, features, float_network, deployment, targets, progress)
     return manifest
@@ -114,7 +114,7 @@ def _fill(
         np.savez_compressed(file, allow_pickle=False, x=x, **outputs, **ideal)
     manifest = Manifest(
         schema_version=SCHEMA_VERSION,
-        config=dataclasses.asdict(function.config),
+        config={},
         input=_spec(INPUT, features.shape[1:], q),
         outputs=tuple(  # type: ignore[arg-type]  # there are two
             _spec(name, outputs[name].shape[1:], quantization)

@@ -9,34 +9,27 @@ of scale 1.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import coremltools as ct
 import numpy as np
 from coremltools.converters.mil import Builder as mb  # noqa: N813
-from coremltools.converters.mil.mil import Program, types
+from coremltools.converters.mil.mil import Function, Program, types
 
 from litehrnet_stage2.converters import mlpackage
 from litehrnet_stage2.converters.coverage import Coverage, node_counts
 from litehrnet_stage2.converters.targets import Deployment
-from litehrnet_stage2.reference.integer_function import (
-    INPUT,
-    OUTPUTS,
-    SIGMOID_SCALE,
-    SIGMOID_ZERO_POINT,
-    Add,
-    Conv,
-    IntegerFunction,
-    Quantization,
-    Resize,
-    SiLU,
-)
+from litehrnet_stage2.reference.integer_function import IntegerFunction, Quantization
+from litehrnet_stage2.reference.lowering import LoweringError, Lowerings, check_lowered
+from litehrnet_stage2.reference.operators import SIGMOID, Add, Conv, Resize, SiLU
 
 Var: TypeAlias = Any  # a MIL variable; coremltools ships no types
 
 ONE = np.float32(1)
-TIE_UP = np.float32(1 / 64)  # the resize's values lie on a grid of 1/16: breaks its ties upwards, moves nothing else
+LARGEST_SUM = 2**24
+"""What float32 still counts by ones."""
 
 PASSES = (
     "common::dead_code_elimination",
@@ -47,13 +40,14 @@ PASSES = (
 
 
 def convert(function: IntegerFunction, path: Path, deployment: Deployment) -> Coverage:
-    """Write the package `path`: float32 `features [1, in_channels, height, width]` in, float32 `y1`, `y2` out.
+    """Write the package `path`: the inputs in float32, each of its tensor's shape, in; the outputs in float32 out.
 
     Raises:
         CoverageError: an operator was lost, added or moved off its int8 operands.
+        LoweringError: there is no exact form of an operator, or a sum that float32 cannot hold.
     """
     model = ct.convert(
-        build(function, height=deployment.height, width=deployment.width),
+        build(function),
         source="milinternal",
         convert_to="mlprogram",
         minimum_deployment_target=ct.target.iOS17,
@@ -64,7 +58,7 @@ def convert(function: IntegerFunction, path: Path, deployment: Deployment) -> Co
     )
     coverage = _coverage(model).check(expected_coverage(function), "coreml")
     what = "the integer function, in whole float32 numbers; codes equal those of every other runtime"
-    mlpackage.save(model, path, what)
+    mlpackage.save(model, path, what, function)
     return coverage
 
 
@@ -80,32 +74,36 @@ def expected_coverage(function: IntegerFunction) -> Coverage:
             "upsample_bilinear": count[Resize],
         },
         floating={},
-        boundary={"quantize": 1, "dequantize": 2},
+        boundary={"quantize": len(function.inputs), "dequantize": len(function.outputs)},
         partitions=1,
     )
 
 
-def build(function: IntegerFunction, *, height: int, width: int) -> Program:
+def build(function: IntegerFunction) -> Program:
     """The MIL program, before any pass."""
-    shape = (1, function.config.in_channels, height, width)
-
-    @mb.program(input_specs=[mb.TensorSpec(shape, dtype=types.fp32)], opset_version=ct.target.iOS17)  # type: ignore[untyped-decorator]
-    def stage2(features: Var) -> Any:
+    check_lowered(function, LOWER, "Core ML")
+    borders = {name: mb.TensorSpec(function.tensors[name].shape, dtype=types.fp32) for name in function.inputs}
+    with Function(borders, ct.target.iOS17) as main:
         body = _Body(function)
-        body.codes[INPUT] = _quantize(features, function.input_quantization, INPUT)
+        for name in function.inputs:
+            body.codes[name] = _quantize(main.inputs[name], function.quantization[name], name)
         for node in function.nodes:
-            body.lower(node)
-        return tuple(
+            value = LOWER[type(node)](body, node)
+            zero_point = function.quantization[node.name].zero_point
+            body.codes[node.name] = _quantize(value, Quantization(ONE, zero_point), node.name)
+        outputs = [
             mb.dequantize(
                 input=body.codes[tensor],
                 scale=function.quantization[tensor].scale,
                 zero_point=np.int8(function.quantization[tensor].zero_point),
                 name=output,
             )
-            for output, tensor in zip(OUTPUTS, function.outputs, strict=True)
-        )
-
-    return stage2
+            for output, tensor in function.outputs.items()
+        ]
+        main.set_outputs(outputs)
+    program = Program()
+    program.add_function("main", main)
+    return program
 
 
 class _Body:
@@ -115,59 +113,65 @@ class _Body:
         self.function = function
         self.codes: dict[str, Var] = {}
 
-    def lower(self, node: Conv | SiLU | Add | Resize) -> None:
-        """Append one node."""
-        match node:
-            case Conv():
-                value = self._conv(node)
-            case SiLU():
-                value = self._silu(node)
-            case Add():
-                value = self._add(node)
-            case Resize():
-                y = mb.upsample_bilinear(
-                    x=self.read(node.input),
-                    scale_factor_height=2.0,
-                    scale_factor_width=2.0,
-                    align_corners=False,
-                )
-                value = mb.add(x=y, y=TIE_UP)
-        zero_point = self.function.quantization[node.name].zero_point
-        self.codes[node.name] = _quantize(value, Quantization(ONE, zero_point), node.name)
-
     def read(self, tensor: str) -> Var:
         """Codes minus zero point, as whole float32 numbers."""
         zero_point = np.int8(self.function.quantization[tensor].zero_point)
         return mb.dequantize(input=self.codes[tensor], scale=ONE, zero_point=zero_point)
 
-    def _conv(self, node: Conv) -> Var:
-        weight = mb.constexpr_affine_dequantize(
-            quantized_data=node.weight, zero_point=np.int8(0), scale=ONE, axis=np.int32(0)
-        )
-        acc = mb.conv(
-            x=self.read(node.input),
-            weight=weight,
-            bias=node.bias.astype(np.float32),
-            strides=[node.stride] * 2,
-            pad_type="custom",
-            pad=[node.padding] * 4,
-            groups=node.groups,
-            name=f"{node.name}.accumulator",
-        )
-        return mb.mul(x=acc, y=self.function.multiplier(node).reshape(1, -1, 1, 1))
 
-    def _silu(self, node: SiLU) -> Var:
-        inp, out = self.function.quantization[node.input], self.function.quantization[node.name]
-        x = self.read(node.input)
-        sigmoid = mb.sigmoid(x=mb.mul(x=x, y=inp.scale))
-        gate = _quantize(sigmoid, Quantization(SIGMOID_SCALE, SIGMOID_ZERO_POINT), f"{node.name}.sigmoid")
-        gate = mb.dequantize(input=gate, scale=ONE, zero_point=np.int8(SIGMOID_ZERO_POINT))
-        return mb.mul(x=mb.mul(x=x, y=gate), y=inp.scale * SIGMOID_SCALE / out.scale)
+def _conv(body: _Body, node: Conv) -> Var:
+    reach = node.reach(body.function.quantization[node.input].zero_point)
+    if reach >= LARGEST_SUM:
+        raise LoweringError(
+            f"a sum in `{node.name}` can reach {reach}, past the 2^24 that Core ML's float32 counts by ones: "
+            "leave the target coreml out, or use fewer channels"
+        )
+    weight = mb.constexpr_affine_dequantize(
+        quantized_data=node.weight, zero_point=np.int8(0), scale=ONE, axis=np.int32(0)
+    )
+    top, left, bottom, right = node.padding
+    acc = mb.conv(
+        x=body.read(node.input),
+        weight=weight,
+        bias=node.bias.astype(np.float32),
+        strides=list(node.stride),
+        pad_type="custom",
+        pad=[top, bottom, left, right],
+        dilations=list(node.dilation),
+        groups=node.groups,
+        name=f"{node.name}.accumulator",
+    )
+    return mb.mul(x=acc, y=body.function.multiplier(node).reshape(1, -1, 1, 1))
 
-    def _add(self, node: Add) -> Var:
-        out = self.function.quantization[node.name].scale
-        terms = [mb.mul(x=self.read(name), y=self.function.quantization[name].scale / out) for name in node.inputs]
-        return mb.add(x=terms[0], y=terms[1])
+
+def _silu(body: _Body, node: SiLU) -> Var:
+    inp, out = body.function.quantization[node.input], body.function.quantization[node.name]
+    x = body.read(node.input)
+    sigmoid = mb.sigmoid(x=mb.mul(x=x, y=inp.scale))
+    gate = _quantize(sigmoid, SIGMOID, f"{node.name}.sigmoid")
+    gate = mb.dequantize(input=gate, scale=ONE, zero_point=np.int8(SIGMOID.zero_point))
+    return mb.mul(x=mb.mul(x=x, y=gate), y=inp.scale * SIGMOID.scale / out.scale)
+
+
+def _add(body: _Body, node: Add) -> Var:
+    out = body.function.quantization[node.name].scale
+    terms = [mb.mul(x=body.read(name), y=body.function.quantization[name].scale / out) for name in node.inputs]
+    return mb.add(x=terms[0], y=terms[1])
+
+
+def _resize(body: _Body, node: Resize) -> Var:
+    """The values lie on a grid: what is added breaks their ties upwards, and moves nothing else."""
+    y = mb.upsample_bilinear(
+        x=body.read(node.input),
+        scale_factor_height=float(node.factor),
+        scale_factor_width=float(node.factor),
+        align_corners=False,
+    )
+    return mb.add(x=y, y=node.tie_breaking_offset)
+
+
+LOWER: Lowerings[Callable[[_Body, Any], Var]] = {Conv: _conv, SiLU: _silu, Add: _add, Resize: _resize}
+"""By kind of node: its result in steps of its scale, before zero point and rounding."""
 
 
 def _quantize(x: Var, q: Quantization, name: str) -> Var:

@@ -17,32 +17,34 @@ import torch
 from litehrnet_stage2.converters import mlpackage
 from litehrnet_stage2.converters.coverage import Coverage, node_counts
 from litehrnet_stage2.converters.targets import Deployment
-from litehrnet_stage2.reference.integer_function import INPUT, OUTPUTS, Add, Conv, IntegerFunction, Resize, SiLU
-from litehrnet_stage2.reference.neural_engine import NeuralEngineStage2, read_by_convolutions
+from litehrnet_stage2.reference.integer_function import IntegerFunction
+from litehrnet_stage2.reference.neural_engine import NeuralEngineModule, read_by_convolutions
+from litehrnet_stage2.reference.operators import Add, Conv, Resize, SiLU
 
 
 def convert(function: IntegerFunction, path: Path, deployment: Deployment) -> Coverage:
-    """Write the package `path`: float16 `features [1, in_channels, height, width]` in, float16 `y1`, `y2` out.
+    """Write the package `path`: the inputs in float16, each of its tensor's shape, in; the outputs in float16 out.
 
     Raises:
         CoverageError: an activation was taken apart, or quantise steps are left that serve no convolution.
+        LoweringError: the function has an operator that this form does not know.
         ValueError: a scale is too small for float16.
     """
-    module = NeuralEngineStage2(function).eval()
-    shape = (1, function.config.in_channels, deployment.height, deployment.width)
+    shapes = {name: function.tensors[name].shape for name in function.inputs}
+    examples = tuple(torch.zeros(shape) for shape in shapes.values())
     # coremltools 9 reads the core ATen dialect only.
-    exported = torch.export.export(module, (torch.zeros(shape),)).run_decompositions({})
+    exported = torch.export.export(NeuralEngineModule(function).eval(), examples).run_decompositions({})
     model = ct.convert(
         exported,
         convert_to="mlprogram",
         minimum_deployment_target=ct.target[deployment.coreml_target],
         compute_precision=ct.precision.FLOAT16,
-        inputs=[ct.TensorType(INPUT, shape, dtype=np.float16)],
-        outputs=[ct.TensorType(name, dtype=np.float16) for name in OUTPUTS],
+        inputs=[ct.TensorType(name, shape, dtype=np.float16) for name, shape in shapes.items()],
+        outputs=[ct.TensorType(name, dtype=np.float16) for name in function.outputs],
         skip_model_load=True,
     )
     coverage = count(model).check(expected_coverage(function), "coreml-ane")
-    mlpackage.save(model, path, "the Neural Engine's float16 form of Stage2; not the integer function")
+    mlpackage.save(model, path, "the Neural Engine's float16 form; not the integer function", function)
     return coverage
 
 

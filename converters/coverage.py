@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from litehrnet_stage2.reference.errors import Stage2Error
-from litehrnet_stage2.reference.integer_function import Add, Conv, IntegerFunction, Resize, SiLU
+from litehrnet_stage2.reference.integer_function import IntegerFunction
+from litehrnet_stage2.reference.operators import Operator
 
 
 class CoverageError(Stage2Error):
@@ -49,7 +50,6 @@ class Coverage:
         return self
 
 
-def node_counts(function: IntegerFunction) -> Mapping[type, int]:
-    """How many convolutions, SiLUs, additions and resizes the function has."""
-    counts = Counter(type(node) for node in function.nodes)
-    return {kind: counts[kind] for kind in (Conv, SiLU, Add, Resize)}
+def node_counts(function: IntegerFunction) -> Counter[type[Operator]]:
+    """How many nodes of each kind the function has."""
+    return Counter(type(node) for node in function.nodes)

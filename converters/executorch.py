@@ -12,8 +12,9 @@ from litehrnet_stage2.converters import xnnpack_lowering
 from litehrnet_stage2.converters.coverage import Coverage, node_counts
 from litehrnet_stage2.converters.targets import Deployment
 from litehrnet_stage2.converters.xnnpack_payload import operators
-from litehrnet_stage2.reference.frozen import FloatFrozenStage2
-from litehrnet_stage2.reference.integer_function import Add, Conv, IntegerFunction, Resize, SiLU
+from litehrnet_stage2.reference.integer_function import IntegerFunction
+from litehrnet_stage2.reference.operators import Add, Conv, Resize, SiLU
+from litehrnet_stage2.reference.qdq_module import FloatQDQModule
 
 _KINDS = {
     "XNNConv2d": "convolution",
@@ -27,20 +28,21 @@ _KINDS = {
 
 
 def convert(function: IntegerFunction, path: Path, deployment: Deployment) -> Coverage:
-    """Write `path`: float32 features `[1, in_channels, height, width]` in, float32 `y1`, `y2` out.
+    """Write `path`: the inputs in float32, each of its tensor's shape, in; the outputs in float32 out.
 
     Raises:
         CoverageError: an operator is not in the one delegate, or not in int8.
+        LoweringError: XNNPACK has no exact form of an operator.
     """
-    features = torch.zeros(1, function.config.in_channels, deployment.height, deployment.width)
-    program = xnnpack_lowering.lower(FloatFrozenStage2(function), features)
+    examples = [torch.zeros(function.tensors[name].shape) for name in function.inputs]
+    program = xnnpack_lowering.lower(FloatQDQModule(function), *examples)
     coverage = coverage_of(program).check(expected_coverage(function), "executorch")
-    path.write_bytes(xnnpack_lowering.serialize(program, function.config.in_channels))
+    path.write_bytes(xnnpack_lowering.serialize(program, *examples))
     return coverage
 
 
 def expected_coverage(function: IntegerFunction) -> Coverage:
-    """One delegate, every operator in int8, one quantise in and two dequantises out."""
+    """One delegate, every operator in int8, a quantise for each input and a dequantise for each output."""
     count = node_counts(function)
     return Coverage(
         int8={
@@ -51,7 +53,7 @@ def expected_coverage(function: IntegerFunction) -> Coverage:
             "upsample_bilinear2d": count[Resize],
         },
         floating={},
-        boundary={"quantize": 1, "dequantize": 2},
+        boundary={"quantize": len(function.inputs), "dequantize": len(function.outputs)},
         partitions=1,
     )
 

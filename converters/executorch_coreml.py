@@ -23,24 +23,24 @@ from litehrnet_stage2.converters.coreml_ane import expected_coverage
 from litehrnet_stage2.converters.coverage import Coverage, CoverageError
 from litehrnet_stage2.converters.targets import Deployment
 from litehrnet_stage2.reference.integer_function import IntegerFunction
-from litehrnet_stage2.reference.neural_engine import NeuralEngineStage2
+from litehrnet_stage2.reference.neural_engine import NeuralEngineModule
 
 
 def convert(function: IntegerFunction, path: Path, deployment: Deployment) -> Coverage:
-    """Write `path`: float32 `features [1, in_channels, height, width]` in, float32 `y1`, `y2` out.
+    """Write `path`: the inputs in float32, each of its tensor's shape, in; the outputs in float32 out.
 
     Raises:
         CoverageError: an operator is outside of the one delegate.
         ValueError: a scale is too small for float16.
     """
-    features = torch.zeros(1, function.config.in_channels, deployment.height, deployment.width)
+    examples = tuple(torch.zeros(function.tensors[name].shape) for name in function.inputs)
     specs = CoreMLBackend.generate_compile_specs(
         compute_unit=ct.ComputeUnit.ALL,
         minimum_deployment_target=ct.target[deployment.coreml_target],
         compute_precision=ct.precision.FLOAT16,
     )
     program = to_edge_transform_and_lower(
-        torch.export.export(NeuralEngineStage2(function).eval(), (features,)),
+        torch.export.export(NeuralEngineModule(function).eval(), examples),
         partitioner=[CoreMLPartitioner(compile_specs=specs)],
     )
     outer = program.exported_program().graph_module

@@ -11,6 +11,7 @@ from typing import Any
 from coremltools.proto import Model_pb2
 
 from litehrnet_stage2.converters.metadata import describe
+from litehrnet_stage2.reference.integer_function import IntegerFunction
 
 DEBUG_MAPPING = "executorch_debug_handle_mapping.json"
 """Which torch operator each of the program's came from: coremltools leaves it beside `Data`, unread by Core ML."""
@@ -18,9 +19,9 @@ DEBUG_MAPPING = "executorch_debug_handle_mapping.json"
 CONVERSION_DATE = "com.github.apple.coremltools.conversion_date"
 
 
-def save(model: Any, path: Path, what: str) -> None:
+def save(model: Any, path: Path, what: str, function: IntegerFunction) -> None:
     """Write the package `path` of a `coremltools` model, replacing one that is there; `what` describes it."""
-    describe(model, what)
+    describe(model, what, function)
     shutil.rmtree(path, ignore_errors=True)
     model.save(str(path))
     tidy(path)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,37 +21,23 @@ from onnx import TensorProto, helper, numpy_helper
 
 from litehrnet_stage2.converters.coverage import Coverage, node_counts
 from litehrnet_stage2.converters.targets import Deployment
-from litehrnet_stage2.reference.integer_function import (
-    INPUT,
-    OUTPUTS,
-    SIGMOID_SCALE,
-    SIGMOID_ZERO_POINT,
-    Add,
-    Conv,
-    IntegerFunction,
-    Quantization,
-    Resize,
-    SiLU,
-)
+from litehrnet_stage2.reference.integer_function import IntegerFunction, Quantization
+from litehrnet_stage2.reference.lowering import Lowerings, check_lowered
+from litehrnet_stage2.reference.operators import SIGMOID, Add, Conv, Resize, SiLU
 
 OPSET = 17
 IR_VERSION = 8  # read by every ONNX Runtime since 1.10
 TO_UINT8 = 128
 
-# One part in 4096 more than the scale it is quantised back with. The resize's values lie on a grid of 1/16,
-# so this breaks each tie upwards, as XNNPACK rounds, and moves nothing else: 255 / 4096 < 1/16.
-TIE_BREAKING_SCALE = np.float32(1 + 2**-12)
-
-_SIGMOID = Quantization(SIGMOID_SCALE, SIGMOID_ZERO_POINT)
-
 
 def convert(function: IntegerFunction, path: Path, deployment: Deployment) -> Coverage:
-    """Write `path`: float32 `features [1, in_channels, height, width]` in, float32 `y1`, `y2` out.
+    """Write `path`: the inputs in float32, each of its tensor's shape, in; the outputs in float32 out.
 
     Raises:
         CoverageError: ONNX Runtime would leave an operator in float.
+        LoweringError: ONNX Runtime has no exact form of an operator.
     """
-    model = build(function, height=deployment.height, width=deployment.width)
+    model = build(function)
     coverage = coverage_of(model).check(expected_coverage(function), "onnx")
     path.write_bytes(model.SerializeToString(deterministic=True))
     return coverage
@@ -68,63 +54,58 @@ def expected_coverage(function: IntegerFunction) -> Coverage:
             "QLinearAdd": count[Add],
         },
         floating={"Resize": count[Resize]},
-        boundary={"QuantizeLinear": 1 + count[Resize], "DequantizeLinear": 2 + count[Resize]},
+        boundary={
+            "QuantizeLinear": len(function.inputs) + count[Resize],
+            "DequantizeLinear": len(function.outputs) + count[Resize],
+        },
         partitions=1,
     )
 
 
-def build(function: IntegerFunction, *, height: int, width: int) -> onnx.ModelProto:
+def build(function: IntegerFunction) -> onnx.ModelProto:
     """The model with float32 at its border, before any optimisation; equal functions give equal bytes."""
     graph = _Graph(function, {})
-    graph.quantize(INPUT, graph.codes(INPUT), function.input_quantization)
+    for name in function.inputs:
+        graph.quantize(name, graph.codes(name), function.quantization[name])
     graph.body()
-    for output, tensor in zip(OUTPUTS, function.outputs, strict=True):
+    for output, tensor in function.outputs.items():
         graph.dequantize(graph.codes(tensor), output, function.quantization[tensor])
-    return graph.model(TensorProto.FLOAT, height=height, width=width)
+    return graph.model(TensorProto.FLOAT)
 
 
-def build_codes(function: IntegerFunction, *, height: int, width: int) -> onnx.ModelProto:
+def build_codes(function: IntegerFunction) -> onnx.ModelProto:
     """The model with uint8 codes at its border: nothing is quantised or dequantised there."""
-    border = {INPUT: INPUT, **dict(zip(function.outputs, OUTPUTS, strict=True))}
-    graph = _Graph(function, border)
+    border = {tensor: name for name, tensor in function.outputs.items()}
+    graph = _Graph(function, {name: name for name in function.inputs} | border)
     graph.body()
-    return graph.model(TensorProto.UINT8, height=height, width=width)
+    return graph.model(TensorProto.UINT8)
 
 
 class _Graph:
     """The nodes and initialisers so far; `names` says what some tensors' codes are called."""
 
     def __init__(self, function: IntegerFunction, names: Mapping[str, str]) -> None:
+        check_lowered(function, LOWER, "ONNX Runtime")
         self.function = function
         self.names = names
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: dict[str, onnx.TensorProto] = {}
 
     def body(self) -> None:
-        """Append every node of the function, from the input's codes to the outputs'."""
+        """Append every node of the function, from the inputs' codes to the outputs'."""
         for node in self.function.nodes:
-            match node:
-                case Conv():
-                    self.conv(node)
-                case SiLU():
-                    self.silu(node)
-                case Add():
-                    terms = [self.read(name, node.name) for name in node.inputs]
-                    self.write(node.name, self.operator("Add", terms, node.name))
-                case Resize():
-                    self.resize(node)
+            LOWER[type(node)](self, node)
 
-    def model(self, kind: TensorProto.DataType, *, height: int, width: int) -> onnx.ModelProto:
+    def model(self, kind: TensorProto.DataType) -> onnx.ModelProto:
         """The model of these nodes, with elements of a kind at its border."""
-        config = self.function.config
-        c1, c2 = config.num_channels
-        shapes = ((1, c1, height, width), (1, c2, height // 2, width // 2))
-        features = helper.make_tensor_value_info(INPUT, kind, (1, config.in_channels, height, width))
+        tensors = self.function.tensors
+        inputs = [helper.make_tensor_value_info(name, kind, tensors[name].shape) for name in self.function.inputs]
         outputs = [
-            helper.make_tensor_value_info(name, kind, shape) for name, shape in zip(OUTPUTS, shapes, strict=True)
+            helper.make_tensor_value_info(name, kind, tensors[tensor].shape)
+            for name, tensor in self.function.outputs.items()
         ]
         model = helper.make_model(
-            helper.make_graph(self.nodes, "stage2", [features], outputs, list(self.initializers.values())),
+            helper.make_graph(self.nodes, self.function.name, inputs, outputs, list(self.initializers.values())),
             opset_imports=[helper.make_opsetid("", OPSET)],
             ir_version=IR_VERSION,
             producer_name="litehrnet-stage2",
@@ -147,10 +128,10 @@ class _Graph:
         return output
 
     def quantize(self, x: str, output: str, q: Quantization) -> None:
-        self.operator("QuantizeLinear", [x, *self._parameters(output, q.scale, q.zero_point + TO_UINT8)], output)
+        self.operator("QuantizeLinear", [x, *self.parameters(output, q.scale, q.zero_point + TO_UINT8)], output)
 
     def dequantize(self, codes: str, output: str, q: Quantization) -> str:
-        parameters = self._parameters(output, q.scale, q.zero_point + TO_UINT8)
+        parameters = self.parameters(output, q.scale, q.zero_point + TO_UINT8)
         return self.operator("DequantizeLinear", [codes, *parameters], output)
 
     def read(self, tensor: str, reader: str) -> str:
@@ -161,53 +142,72 @@ class _Graph:
         """Quantise `x` into a tensor's codes."""
         self.quantize(x, self.codes(tensor), self.function.quantization[tensor])
 
-    def conv(self, node: Conv) -> None:
-        x = self.read(node.input, node.name)
-        weight = self._per_channel(f"{node.name}/weight", node.weight, node.weight_scale)
-        bias = self._per_channel(f"{node.name}/bias", node.bias, self.function.bias_scale(node))
-        k = node.weight.shape[2]
-        y = self.operator(
-            "Conv",
-            [x, weight, bias],
-            node.name,
-            kernel_shape=[k, k],
-            strides=[node.stride] * 2,
-            pads=[node.padding] * 4,
-            group=node.groups,
-        )
-        self.write(node.name, y)
-
-    def silu(self, node: SiLU) -> None:
-        sigmoid = self.operator("Sigmoid", [self.read(node.input, f"{node.name}/sigmoid")], f"{node.name}/sigmoid")
-        self.quantize(sigmoid, f"{node.name}/sigmoid/codes", _SIGMOID)
-        gate = self.dequantize(f"{node.name}/sigmoid/codes", f"{node.name}/gate", _SIGMOID)
-        self.write(node.name, self.operator("Mul", [self.read(node.input, node.name), gate], node.name))
-
-    def resize(self, node: Resize) -> None:
-        """On the codes as numbers: their own scale and zero point play no part."""
-        grid = f"{node.name}/grid"
-        parameters = self._parameters(grid, TIE_BREAKING_SCALE, 0)
-        self.operator("DequantizeLinear", [self.codes(node.input), *parameters], grid)
-        scales = self.constant(f"{node.name}/scales", np.array([1, 1, 2, 2], np.float32))
-        y = self.operator(
-            "Resize",
-            [grid, "", scales],
-            node.name,
-            mode="linear",
-            coordinate_transformation_mode="half_pixel",
-        )
-        self.quantize(y, self.codes(node.name), Quantization(np.float32(1), -TO_UINT8))
-
-    def _parameters(self, prefix: str, scale: np.float32, zero_point: int) -> list[str]:
+    def parameters(self, prefix: str, scale: np.float32, zero_point: int) -> list[str]:
+        """The scale and the uint8 zero point of a quantise or dequantise."""
         return [
             self.constant(f"{prefix}/scale", np.float32(scale)),
             self.constant(f"{prefix}/zero_point", np.uint8(zero_point)),
         ]
 
-    def _per_channel(self, name: str, codes: NDArray[Any], scale: NDArray[np.float32]) -> str:
+    def per_channel(self, name: str, codes: NDArray[Any], scale: NDArray[np.float32]) -> str:
+        """Constant codes dequantised along their first axis; the float tensor."""
         zero_points = self.constant(f"{name}/zero_point", np.zeros(len(codes), codes.dtype))
         inputs = [self.constant(f"{name}/codes", codes), self.constant(f"{name}/scale", scale), zero_points]
         return self.operator("DequantizeLinear", inputs, name, axis=0)
+
+
+def _conv(graph: _Graph, node: Conv) -> None:
+    x = graph.read(node.input, node.name)
+    weight = graph.per_channel(f"{node.name}/weight", node.weight, node.weight_scale)
+    bias = graph.per_channel(f"{node.name}/bias", node.bias, graph.function.bias_scale(node))
+    dilations = {} if node.dilation == (1, 1) else {"dilations": node.dilation}
+    y = graph.operator(
+        "Conv",
+        [x, weight, bias],
+        node.name,
+        kernel_shape=node.weight.shape[2:],
+        strides=node.stride,
+        pads=node.padding,
+        group=node.groups,
+        **dilations,
+    )
+    graph.write(node.name, y)
+
+
+def _silu(graph: _Graph, node: SiLU) -> None:
+    sigmoid = graph.operator("Sigmoid", [graph.read(node.input, f"{node.name}/sigmoid")], f"{node.name}/sigmoid")
+    graph.quantize(sigmoid, f"{node.name}/sigmoid/codes", SIGMOID)
+    gate = graph.dequantize(f"{node.name}/sigmoid/codes", f"{node.name}/gate", SIGMOID)
+    graph.write(node.name, graph.operator("Mul", [graph.read(node.input, node.name), gate], node.name))
+
+
+def _add(graph: _Graph, node: Add) -> None:
+    terms = [graph.read(name, node.name) for name in node.inputs]
+    graph.write(node.name, graph.operator("Add", terms, node.name))
+
+
+def _resize(graph: _Graph, node: Resize) -> None:
+    """On the codes as numbers: their own scale and zero point play no part.
+
+    Dequantised with a scale that is a little larger than what it is quantised back with, each tie is broken
+    upwards, as XNNPACK rounds.
+    """
+    grid = f"{node.name}/grid"
+    parameters = graph.parameters(grid, node.tie_breaking_scale, 0)
+    graph.operator("DequantizeLinear", [graph.codes(node.input), *parameters], grid)
+    scales = graph.constant(f"{node.name}/scales", np.array([1, 1, node.factor, node.factor], np.float32))
+    y = graph.operator(
+        "Resize",
+        [grid, "", scales],
+        node.name,
+        mode="linear",
+        coordinate_transformation_mode="half_pixel",
+    )
+    graph.quantize(y, graph.codes(node.name), Quantization(np.float32(1), -TO_UINT8))
+
+
+LOWER: Lowerings[Callable[[_Graph, Any], None]] = {Conv: _conv, SiLU: _silu, Add: _add, Resize: _resize}
+"""By kind of node: appends its ONNX nodes."""
 
 
 def coverage_of(model: onnx.ModelProto) -> Coverage:

@@ -8,16 +8,18 @@ from pathlib import Path
 from litehrnet_stage2.converters import onnx
 from litehrnet_stage2.converters.coverage import Coverage, node_counts
 from litehrnet_stage2.converters.targets import Deployment
-from litehrnet_stage2.reference.integer_function import IntegerFunction, Resize
+from litehrnet_stage2.reference.integer_function import IntegerFunction
+from litehrnet_stage2.reference.operators import Resize
 
 
 def convert(function: IntegerFunction, path: Path, deployment: Deployment) -> Coverage:
-    """Write `path`: uint8 `features [1, in_channels, height, width]` in, uint8 `y1`, `y2` out, each a code plus 128.
+    """Write `path`: the codes of each input plus 128, in uint8, in; those of each output out.
 
     Raises:
         CoverageError: ONNX Runtime would leave an operator in float.
+        LoweringError: ONNX Runtime has no exact form of an operator.
     """
-    model = onnx.build_codes(function, height=deployment.height, width=deployment.width)
+    model = onnx.build_codes(function)
     coverage = onnx.coverage_of(model).check(expected_coverage(function), "onnx-codes")
     path.write_bytes(model.SerializeToString(deterministic=True))
     return coverage

@@ -1,7 +1,7 @@
 """What the stock tools make of the same weights: the artifacts a user would have had, to be timed beside ours.
 
-A bundle holds the integer function alone, so the float network is made from it: its weights and biases,
-dequantised, in the specification's own order. Built on demand into the user's cache.
+A bundle holds the integer function alone, so the float network is made from it (`reference/float_module.py`).
+Built on demand into the user's cache.
 """
 
 from __future__ import annotations
@@ -13,21 +13,18 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias, cast
+from typing import TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from litehrnet_stage2.reference.errors import Stage2Error
-from litehrnet_stage2.reference.integer_function import Conv, IntegerFunction
+from litehrnet_stage2.reference.integer_function import IntegerFunction
 from litehrnet_stage2.reference.manifest import FUNCTION, GOLDEN
 from litehrnet_stage2.runtime.bundle import Bundle
 from litehrnet_stage2.runtime.devices.cache import build_once, cache_root, fingerprint
 from litehrnet_stage2.runtime.latency.environment import versions
 from litehrnet_stage2.runtime.latency.plan import Candidate
-
-if TYPE_CHECKING:
-    from litehrnet_stage2.reference.stage2 import Stage2
 
 Build: TypeAlias = "Callable[[IntegerFunction, NDArray[np.float32], Path], None]"
 
@@ -190,30 +187,3 @@ def calibration(bundle: Bundle) -> NDArray[np.float32]:
     """The golden inputs that are photographs' features, without those made to saturate: float32 `[N,C,H,W]`."""
     golden = bundle.golden()
     return golden.x[: len(golden.float_y1)]
-
-
-def float_network(function: IntegerFunction) -> Stage2:
-    """The float Stage2, in the specification's order, with the weights and biases of an integer function."""
-    import torch
-    from torch import nn
-
-    from litehrnet_stage2.reference.stage2 import ConvBNSiLU, Stage2
-
-    network = Stage2(function.config).eval()
-    with torch.no_grad():
-        for node in function.nodes:
-            if not isinstance(node, Conv):
-                continue
-            conv = cast(nn.Conv2d, network.get_submodule(node.name))
-            conv.weight.copy_(torch.from_numpy(node.weight * node.weight_scale[:, None, None, None]))
-            bias = torch.from_numpy(node.bias.astype(np.float32) * function.bias_scale(node))
-            unit = network.get_submodule(node.name.rpartition(".")[0])
-            if isinstance(unit, ConvBNSiLU):
-                bn = cast(nn.BatchNorm2d, unit.bn)  # made to add the bias and nothing else
-                bn.running_mean.zero_()  # type: ignore[union-attr]
-                bn.running_var.fill_(1 - bn.eps)  # type: ignore[union-attr]
-                bn.weight.fill_(1)
-                bn.bias.copy_(bias)
-            else:
-                conv.bias = nn.Parameter(bias)
-    return network

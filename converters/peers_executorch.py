@@ -15,20 +15,20 @@ from executorch.exir import to_edge_transform_and_lower
 from numpy.typing import NDArray
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
-from litehrnet_stage2.converters.peers import float_network
+from litehrnet_stage2.reference.float_module import FloatModule
 from litehrnet_stage2.reference.integer_function import IntegerFunction
 
 
 def build_fp32(function: IntegerFunction, features: NDArray[np.float32], path: Path) -> None:
     """Write the float network as XNNPACK's own partitioner takes it."""
     example = torch.from_numpy(features[:1])
-    _write(torch.export.export(float_network(function), (example,)), path)
+    _write(torch.export.export(FloatModule(function).eval(), (example,)), path)
 
 
 def build_stock_int8(function: IntegerFunction, features: NDArray[np.float32], path: Path) -> None:
     """Write what post-training quantisation with `XNNPACKQuantizer` gives."""
     example = torch.from_numpy(features[:1])
-    module = torch.export.export(float_network(function), (example,)).module()
+    module = torch.export.export(FloatModule(function).eval(), (example,)).module()
     quantizer = XNNPACKQuantizer().set_global(get_symmetric_quantization_config(is_per_channel=True))
     prepared = prepare_pt2e(module, quantizer)
     for image in features:

@@ -13,7 +13,7 @@ from ai_edge_quantizer import quantizer, recipe
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from litehrnet_stage2.converters.peers import float_network
+from litehrnet_stage2.reference.float_module import FloatModule
 from litehrnet_stage2.reference.integer_function import IntegerFunction
 
 SIGNATURE = "serving_default"
@@ -26,16 +26,16 @@ class _ChannelsLast(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Run channels first in between; the converter removes the transposes."""
-        y1, y2 = self.network(features.permute(0, 3, 1, 2))
-        return y1.permute(0, 2, 3, 1), y2.permute(0, 2, 3, 1)
+        outputs = self.network(*(x.permute(0, 3, 1, 2) for x in inputs))
+        return tuple(y.permute(0, 2, 3, 1) for y in outputs)
 
 
 def build_int8(function: IntegerFunction, features: NDArray[np.float32], path: Path) -> None:
     """Write what ai-edge-quantizer's static recipe (int8 weights and activations) gives."""
     images = [np.ascontiguousarray(image[None].transpose(0, 2, 3, 1)) for image in features]
-    network = _ChannelsLast(float_network(function)).eval()
+    network = _ChannelsLast(FloatModule(function)).eval()
     with tempfile.TemporaryDirectory() as temporary:
         floating = Path(temporary, "fp32.tflite")
         litert_torch.convert(network, (torch.from_numpy(images[0]),)).export(str(floating))

@@ -13,16 +13,16 @@ from onnxruntime.quantization import CalibrationDataReader, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch import nn
 
-from litehrnet_stage2.converters.peers import float_network
-from litehrnet_stage2.reference.frozen import FloatFrozenStage2
-from litehrnet_stage2.reference.integer_function import INPUT, OUTPUTS, IntegerFunction
+from litehrnet_stage2.reference.float_module import FloatModule
+from litehrnet_stage2.reference.integer_function import IntegerFunction
+from litehrnet_stage2.reference.qdq_module import FloatQDQModule
 
 OPSET = 18  # the exporter's own; what it calls default
 
 
 def build_fp32(function: IntegerFunction, features: NDArray[np.float32], path: Path) -> None:
     """Write the float network."""
-    _export(float_network(function), features, path)
+    _export(FloatModule(function), function, features, path)
 
 
 def build_stock_int8(function: IntegerFunction, features: NDArray[np.float32], path: Path) -> None:
@@ -31,30 +31,31 @@ def build_stock_int8(function: IntegerFunction, features: NDArray[np.float32], p
         floating, prepared = Path(temporary, "fp32.onnx"), Path(temporary, "prepared.onnx")
         build_fp32(function, features, floating)
         quant_pre_process(floating, prepared)
-        quantize_static(prepared, path, _Features(features))
+        quantize_static(prepared, path, _Features(function.inputs[0], features))
 
 
 def build_unaided_int8(function: IntegerFunction, features: NDArray[np.float32], path: Path) -> None:
     """Write the frozen torch module with the exporter's own int8 QuantizeLinear and DequantizeLinear."""
-    _export(FloatFrozenStage2(function), features, path)
+    _export(FloatQDQModule(function), function, features, path)
 
 
 class _Features(CalibrationDataReader):  # type: ignore[misc]
-    def __init__(self, features: NDArray[np.float32]) -> None:
+    def __init__(self, name: str, features: NDArray[np.float32]) -> None:
+        self._name = name
         self._images: Iterator[NDArray[np.float32]] = iter(features)
 
     def get_next(self) -> dict[str, NDArray[np.float32]] | None:
         """The next image by the input's name, None after the last."""
         image = next(self._images, None)
-        return None if image is None else {INPUT: image[None]}
+        return None if image is None else {self._name: image[None]}
 
 
-def _export(module: nn.Module, features: NDArray[np.float32], path: Path) -> None:
+def _export(module: nn.Module, function: IntegerFunction, features: NDArray[np.float32], path: Path) -> None:
     program = torch.onnx.export(
         module.eval(),
         (torch.from_numpy(features[:1]),),
-        input_names=[INPUT],
-        output_names=list(OUTPUTS),
+        input_names=list(function.inputs),
+        output_names=list(function.outputs),
         opset_version=OPSET,
         dynamo=True,
         verbose=False,

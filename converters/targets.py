@@ -20,13 +20,10 @@ class Deployment:
     """What an artifact is made for.
 
     Attributes:
-        height, width: of the features it takes, in cells of the 1/4 grid.
         coreml_target: the oldest system that the Neural Engine's package runs on, of `COREML_TARGETS`; iOS 18
             writes int8 weights in another encoding, of the same values.
     """
 
-    height: int
-    width: int
     coreml_target: str = "iOS17"
 
     def __post_init__(self) -> None:

@@ -37,9 +37,9 @@ _READ_AT_ONCE = 16
 """Channels that XNNPACK's kernels read at once; where a pixel's are no multiple, the last read goes past its end."""
 
 
-def lower(module: nn.Module, example: torch.Tensor) -> EdgeProgramManager:
+def lower(module: nn.Module, *examples: torch.Tensor) -> EdgeProgramManager:
     """Export a module and give XNNPACK what it takes of it."""
-    exported = torch.export.export(module.eval(), (example,))
+    exported = torch.export.export(module.eval(), examples)
     with _visitors():
         return to_edge_transform_and_lower(
             exported,
@@ -48,14 +48,15 @@ def lower(module: nn.Module, example: torch.Tensor) -> EdgeProgramManager:
         )
 
 
-def serialize(program: EdgeProgramManager, channels: int) -> bytes:
-    """The bytes of the `.pte`.
+def serialize(program: EdgeProgramManager, *examples: torch.Tensor) -> bytes:
+    """The bytes of the `.pte`, of a program that was lowered with these examples.
 
     An input of which XNNPACK reads nothing past the end is read where the caller has it, instead of being
-    copied first. XNNPACK asks for 16 spare bytes behind a tensor (`XNN_EXTRA_BYTES`), which a caller's has not;
-    it reads them only where the `channels` of a pixel are no multiple of its vectors.
+    copied first. XNNPACK asks for 16 spare bytes behind a tensor (`XNN_EXTRA_BYTES`), which a caller's does not have;
+    it reads them only where the channels of a pixel are no multiple of its vectors.
     """
-    planning = MemoryPlanningPass(alloc_graph_input=channels % _READ_AT_ONCE != 0)
+    past_the_end = any(example.shape[1] % _READ_AT_ONCE for example in examples)
+    planning = MemoryPlanningPass(alloc_graph_input=past_the_end)
     content: bytes = program.to_executorch(ExecutorchBackendConfig(memory_planning_pass=planning)).buffer
     return content
 

@@ -1,7 +1,7 @@
 """The integer function: what every artifact computes, as plain data (numpy only).
 
-A network becomes a list of four kinds of node over int8 codes. The golden evaluator interprets the list,
-each converter translates it node by node, and `save`/`load` carry it to a device that has no torch.
+A network becomes a list of operators over named tensors of int8 codes. The golden evaluator interprets the
+list, each converter translates it node by node, and `save`/`load` carry it to a device that has no torch.
 """
 
 from __future__ import annotations
@@ -11,148 +11,161 @@ import json
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from litehrnet_stage2.reference.config import Stage2Config
+from litehrnet_stage2.reference.operators import KINDS, Conv, Operator, Shape
+from litehrnet_stage2.reference.quantization import QMAX, QMIN, Codes, Quantization, saturate
 
-QMIN, QMAX = -128, 127
+__all__ = [
+    "INPUT",
+    "OUTPUTS",
+    "QMAX",
+    "QMIN",
+    "Codes",
+    "IntegerFunction",
+    "Quantization",
+    "Tensor",
+    "load",
+    "saturate",
+    "save",
+]
 
-SIGMOID_SCALE = np.float32(1 / 256)
-SIGMOID_ZERO_POINT = -128
+INPUT, OUTPUTS = "features", ("y1", "y2")
+"""Stage2's; rooms that still know them by name are being taught to read the function's."""
 
-INPUT = "features"
-"""Name of the input tensor."""
-
-OUTPUTS = ("y1", "y2")
-"""Names of the two outputs, in order."""
-
-
-@dataclass(frozen=True)
-class Quantization:
-    """Per-tensor affine int8: real value `scale * (code - zero_point)`; `scale` float32, code int8."""
-
-    scale: np.float32
-    zero_point: int
-
-    def quantize(self, x: NDArray[np.float32]) -> NDArray[np.int8]:
-        """`rne(x / scale) + zero_point`, clamped: any shape, float32 -> int8."""
-        return saturate(np.rint(x.astype(np.float32) / self.scale) + np.float32(self.zero_point))
-
-    def dequantize(self, codes: NDArray[np.int8]) -> NDArray[np.float32]:
-        """`scale * (code - zero_point)`: any shape, int8 -> float32."""
-        return self.scale * (codes.astype(np.float32) - np.float32(self.zero_point))
+MOST_ELEMENTS = 2**31
+"""Of one tensor: what a 32-bit index reaches."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Conv:
-    """Convolution in codes, zero padding; writes the tensor `name`.
+class Tensor:
+    """A tensor of int8 codes: its shape for one image, `[1, C, H, W]`, and what its codes mean."""
 
-    Attributes:
-        weight: int8 `[O, I/groups, k, k]`, in [-127, 127].
-        weight_scale: float32 `[O]`.
-        bias: int32 `[O]`, on the grid `input scale * weight_scale`.
-    """
+    shape: Shape
+    quantization: Quantization
 
-    name: str
-    input: str
-    weight: NDArray[np.int8]
-    weight_scale: NDArray[np.float32]
-    bias: NDArray[np.int32]
-    stride: int
-    padding: int
-    groups: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class SiLU:
-    """`x * sigmoid(x)` in codes, the sigmoid at scale 1/256 and zero point -128; writes `name`."""
-
-    name: str
-    input: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Add:
-    """Addition of two tensors of equal shape in codes; writes `name`."""
-
-    name: str
-    inputs: tuple[str, str]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Resize:
-    """Bilinear x2 on codes, half-pixel centres, edges clamped, same quantisation in and out; writes `name`."""
-
-    name: str
-    input: str
-
-
-Node: TypeAlias = Conv | SiLU | Add | Resize
-_KINDS: dict[str, type[Node]] = {"conv": Conv, "silu": SiLU, "add": Add, "resize": Resize}
+    def __post_init__(self) -> None:
+        if type(self.shape) is not tuple or any(type(size) is not int or size < 1 for size in self.shape):
+            raise ValueError(f"a shape (={self.shape!r}) must be made of integers >= 1")
+        if len(self.shape) != 4 or self.shape[0] != 1 or np.prod(self.shape, dtype=object) >= MOST_ELEMENTS:
+            raise ValueError(f"a shape (={list(self.shape)}) must be [1, C, H, W], of fewer than 2^31 elements")
 
 
 @dataclass(frozen=True, kw_only=True)
 class IntegerFunction:
-    """A frozen Stage2: int8 codes `[N,C,H,W]` in, the codes of `y1` and `y2` out.
+    """A frozen network: int8 codes in, int8 codes out.
 
     Attributes:
-        config: the shape of the network.
-        quantization: of every tensor, by name; the input's is under `INPUT`.
-        nodes: in an order in which each reads only what was written before it.
-        outputs: the tensors that are `y1` and `y2`.
+        name: of the network; its artifacts are called after it.
+        inputs: the tensors that are given, in order.
+        outputs: the tensor that each output is, by the output's name, in order.
+        tensors: every tensor, by name.
+        nodes: in an order in which each reads only what was given or written before it.
+
+    Raises:
+        ValueError: the parts do not fit together.
     """
 
-    config: Stage2Config
-    quantization: Mapping[str, Quantization]
-    nodes: tuple[Node, ...]
-    outputs: tuple[str, str]
+    name: str
+    inputs: tuple[str, ...]
+    outputs: Mapping[str, str]
+    tensors: Mapping[str, Tensor]
+    nodes: tuple[Operator, ...]
+
+    def __post_init__(self) -> None:
+        if type(self.name) is not str or not self.name.isidentifier():
+            raise ValueError(f"the name of a function (={self.name!r}) must be made of letters, digits and `_`")
+        shapes = {name: self._tensor(name, "is an input").shape for name in self.inputs}
+        if not self.inputs or len(shapes) != len(self.inputs):
+            raise ValueError(f"the inputs (={list(self.inputs)}) must be one or more, of different names")
+        for node in self.nodes:
+            for name in node.inputs:
+                if name not in shapes:
+                    raise ValueError(f"`{node.name}` reads `{name}`, which nothing has written before it")
+            if node.name in shapes:
+                raise ValueError(f"`{node.name}` is written twice")
+            shapes[node.name] = node.shape(*(shapes[name] for name in node.inputs))
+            tensor = self._tensor(node.name, "is written")
+            if tensor.shape != shapes[node.name]:
+                raise ValueError(
+                    f"`{node.name}` has shape {list(tensor.shape)}, but its operator gives {list(shapes[node.name])}"
+                )
+            if node.moves_codes and any(self.tensors[name].quantization != tensor.quantization for name in node.inputs):
+                raise ValueError(f"`{node.name}` moves codes, but what it reads has another quantisation")
+        if unknown := sorted(set(self.tensors) ^ set(shapes)):
+            raise ValueError(f"the tensor `{unknown[0]}` is neither an input nor written")
+        if not self.outputs or not set(self.outputs.values()) <= set(shapes):
+            raise ValueError(f"the outputs (={dict(self.outputs)}) must be one or more of the tensors")
+
+    def _tensor(self, name: str, what: str) -> Tensor:
+        if name not in self.tensors:
+            raise ValueError(f"`{name}` {what}, but has no shape and quantisation")
+        return self.tensors[name]
+
+    @cached_property
+    def quantization(self) -> Mapping[str, Quantization]:
+        """Of every tensor, by name."""
+        return {name: tensor.quantization for name, tensor in self.tensors.items()}
 
     @property
     def input_quantization(self) -> Quantization:
-        """Of the features."""
-        return self.quantization[INPUT]
+        """Of the first input."""
+        return self.quantization[self.inputs[0]]
 
     @property
     def output_quantization(self) -> dict[str, Quantization]:
-        """Of `y1` and `y2`."""
-        return {name: self.quantization[tensor] for name, tensor in zip(OUTPUTS, self.outputs, strict=True)}
+        """Of each output, by its name."""
+        return {name: self.quantization[tensor] for name, tensor in self.outputs.items()}
 
     def multiplier(self, conv: Conv) -> NDArray[np.float32]:
         """`M[c] = f32(f32(sx*sw[c]) / so)`: float32 `[O]`."""
-        return self.bias_scale(conv) / self.quantization[conv.name].scale
+        return conv.multiplier(self.quantization[conv.input], self.quantization[conv.name])
 
     def bias_scale(self, conv: Conv) -> NDArray[np.float32]:
         """`f32(sx*sw[c])`, the scale of the accumulator and of the bias: float32 `[O]`."""
-        return self.quantization[conv.input].scale * conv.weight_scale
+        return conv.bias_scale(self.quantization[conv.input])
 
-    def consumers(self, tensor: str) -> list[Node]:
+    def consumers(self, tensor: str) -> list[Operator]:
         """The nodes that read a tensor."""
-        return [node for node in self.nodes if tensor in inputs_of(node)]
+        return [node for node in self.nodes if tensor in node.inputs]
 
+    def check_inputs(self, *codes: Codes) -> None:
+        """Check the codes of each input: int8, the shape of its tensor but for the batch, which is the same for all.
 
-def saturate(values: NDArray[np.number]) -> NDArray[np.int8]:
-    """Clamp whole numbers, of any shape and dtype, to int8."""
-    codes: NDArray[np.int8] = np.clip(values, QMIN, QMAX).astype(np.int8)
-    return codes
-
-
-def inputs_of(node: Node) -> tuple[str, ...]:
-    """The tensors that a node reads."""
-    return node.inputs if isinstance(node, Add) else (node.input,)
+        Raises:
+            ValueError: a wrong number of inputs, shape or dtype.
+        """
+        if len(codes) != len(self.inputs):
+            raise ValueError(
+                f"{self.name} takes {len(self.inputs)} inputs ({', '.join(self.inputs)}), not {len(codes)}"
+            )
+        for name, array in zip(self.inputs, codes, strict=True):
+            due = self.tensors[name].shape[1:]
+            if array.ndim != 4 or array.shape[1:] != due or len(array) != len(codes[0]) or not len(array):
+                expected = f"[N,{','.join(map(str, due))}]"
+                raise ValueError(f"the codes of `{name}` must have shape {expected}, but have {list(array.shape)}")
+            if array.dtype != np.int8:
+                raise ValueError(f"codes must be int8, but are {array.dtype}: quantise float features first")
 
 
 def save(function: IntegerFunction, path: Path) -> None:
     """Write an integer function as one `.npz` (numpy alone reads it; equal functions give equal bytes)."""
     arrays: dict[str, NDArray[Any]] = {}
     graph: dict[str, Any] = {
-        "config": dataclasses.asdict(function.config),
-        "quantization": {name: [float(q.scale), q.zero_point] for name, q in function.quantization.items()},
+        "name": function.name,
+        "inputs": function.inputs,
+        "outputs": dict(function.outputs),
+        "tensors": {
+            name: {"shape": tensor.shape, "scale": float(q.scale), "zero_point": q.zero_point}
+            for name, tensor in function.tensors.items()
+            for q in (tensor.quantization,)
+        },
         "nodes": [],
-        "outputs": function.outputs,
     }
     for node in function.nodes:
         entry: dict[str, Any] = {"kind": type(node).__name__.lower()}
@@ -177,25 +190,31 @@ def load(path: Path | BinaryIO) -> IntegerFunction:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             graph = json.loads(bytes(arrays["graph"]))
-            nodes = []
-            for entry in graph["nodes"]:
-                kind = _KINDS[entry.pop("kind")]
-                fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()}
-                for field in dataclasses.fields(kind):
-                    if (key := f"{entry['name']}/{field.name}") in arrays:
-                        fields[field.name] = arrays[key]
-                nodes.append(kind(**fields))
             return IntegerFunction(
-                config=Stage2Config.from_dict(graph["config"]),
-                quantization={
-                    name: Quantization(np.float32(scale), zero_point)
-                    for name, (scale, zero_point) in graph["quantization"].items()
+                name=graph["name"],
+                inputs=tuple(graph["inputs"]),
+                outputs=dict(graph["outputs"]),
+                tensors={
+                    name: Tensor(
+                        shape=tuple(entry["shape"]),
+                        quantization=Quantization(np.float32(entry["scale"]), entry["zero_point"]),
+                    )
+                    for name, entry in graph["tensors"].items()
                 },
-                nodes=tuple(nodes),
-                outputs=tuple(graph["outputs"]),
+                nodes=tuple(_node(entry, arrays) for entry in graph["nodes"]),
             )
-    except (OSError, EOFError, KeyError, TypeError, AttributeError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, LookupError, TypeError, AttributeError, ValueError, ArithmeticError,
+            RecursionError, zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError) as error:  # fmt: skip
         where = path if isinstance(path, Path) else "the file"
         raise ValueError(
             f"{where} does not hold an integer function ({error}): convert the checkpoint again"
         ) from error
+
+
+def _node(entry: dict[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Operator:
+    kind = KINDS[entry.pop("kind")]
+    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()}
+    for field in dataclasses.fields(kind):
+        if (key := f"{entry['name']}/{field.name}") in arrays:
+            fields[field.name] = arrays[key]
+    return kind(**fields)

@@ -7,28 +7,20 @@ by signal to noise and by the task, never by codes.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from litehrnet_stage2.reference.freeze import freeze
-from litehrnet_stage2.reference.frozen import dequantize, quantize
-from litehrnet_stage2.reference.integer_function import (
-    INPUT,
-    QMAX,
-    QMIN,
-    Add,
-    Conv,
-    IntegerFunction,
-    Quantization,
-    Resize,
-    SiLU,
-    inputs_of,
-)
+from litehrnet_stage2.reference.integer_function import QMAX, QMIN, IntegerFunction, Quantization
+from litehrnet_stage2.reference.lowering import Lowerings, check_lowered
+from litehrnet_stage2.reference.operators import Add, Conv, Resize, SiLU
 from litehrnet_stage2.reference.qat import QATStage2, QuantSiLU
+from litehrnet_stage2.reference.qdq_module import convolve, dequantize, quantize, upsample
 from litehrnet_stage2.reference.quantizers import ActivationQuantizer
-from litehrnet_stage2.reference.stage2 import upsample2x
 
 MOST_WIDENING = 1.25
 """A range is made symmetric (zero point 0) if that widens it, and so coarsens its step, by no more than this."""
@@ -36,15 +28,17 @@ MOST_WIDENING = 1.25
 SMALLEST_NORMAL = 2.0**-14  # of float16: a scale below it loses bits
 
 
-class NeuralEngineStage2(nn.Module):
-    """Features in, `Y1` and `Y2` out, as `Stage2`; exported, then converted with float16 compute.
+class NeuralEngineModule(nn.Module):
+    """The float inputs of a function in, its float outputs out; exported, then converted with float16 compute.
 
     Raises:
+        LoweringError: the function has an operator that this form does not know.
         ValueError: a scale is too small for float16.
     """
 
     def __init__(self, function: IntegerFunction) -> None:
         super().__init__()
+        check_lowered(function, LOWER, "the Neural Engine's form")
         self.function = function
         self.quantization = read_by_convolutions(function)
         for node in function.nodes:
@@ -56,32 +50,33 @@ class NeuralEngineStage2(nn.Module):
                 self.register_buffer(_key(node, "zero"), torch.zeros(len(scale), dtype=torch.int64))
                 self.register_buffer(_key(node, "bias"), torch.from_numpy(bias.astype(np.float32)))
 
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Map features `[B,32,64,128]` to `Y1 [B,32,64,128]` and `Y2 [B,64,32,64]`."""
-        tensors = {INPUT: self._round(INPUT, features)}
-        for node in self.function.nodes:
-            x = [tensors[name] for name in inputs_of(node)]
-            match node:
-                case Conv():
-                    y = self._conv(x[0], node)
-                case SiLU():
-                    y = F.silu(x[0])
-                case Add():
-                    y = x[0] + x[1]
-                case Resize():
-                    y = upsample2x(x[0])
+    def forward(self, *values: Tensor) -> tuple[Tensor, ...]:
+        """Evaluate node by node."""
+        function = self.function
+        tensors = {name: self._round(name, x) for name, x in zip(function.inputs, values, strict=True)}
+        for node in function.nodes:
+            y = LOWER[type(node)](self, node, *(tensors[name] for name in node.inputs))
             tensors[node.name] = self._round(node.name, y)
-        y1, y2 = self.function.outputs
-        return tensors[y1], tensors[y2]
+        return tuple(tensors[tensor] for tensor in function.outputs.values())
 
     def _round(self, name: str, x: Tensor) -> Tensor:
         q = self.quantization.get(name)
         return x if q is None else dequantize(quantize(x, q), q)
 
-    def _conv(self, x: Tensor, node: Conv) -> Tensor:
-        weight, scale, zero, bias = (self.get_buffer(_key(node, part)) for part in ("weight", "scale", "zero", "bias"))
-        weight = torch.ops.quantized_decomposed.dequantize_per_channel(weight, scale, zero, 0, -127, 127, torch.int8)
-        return F.conv2d(x, weight, bias, node.stride, node.padding, groups=node.groups)
+
+def _conv(module: NeuralEngineModule, node: Conv, x: Tensor) -> Tensor:
+    weight, scale, zero, bias = (module.get_buffer(_key(node, part)) for part in ("weight", "scale", "zero", "bias"))
+    weight = torch.ops.quantized_decomposed.dequantize_per_channel(weight, scale, zero, 0, -127, 127, torch.int8)
+    return convolve(x, weight, bias, node)
+
+
+LOWER: Lowerings[Callable[..., Tensor]] = {
+    Conv: _conv,
+    SiLU: lambda module, node, x: F.silu(x),
+    Add: lambda module, node, a, b: a + b,
+    Resize: lambda module, node, x: upsample(x, node.factor),
+}
+"""By kind of node: its result in float, of the floats it reads."""
 
 
 def read_by_convolutions(function: IntegerFunction) -> dict[str, Quantization]:
@@ -97,7 +92,7 @@ def read_by_convolutions(function: IntegerFunction) -> dict[str, Quantization]:
 def train_for_neural_engine(model: QATStage2) -> QATStage2:
     """Have a calibrated network fake-quantise, in place, as the Neural Engine's form does; returns it.
 
-    Only what a convolution reads is rounded, at float16 scales. `NeuralEngineStage2(freeze(model)[0])` is then
+    Only what a convolution reads is rounded, at float16 scales. `NeuralEngineModule(freeze(model)[0])` is then
     the same function, up to weight scales in float16.
 
     Raises:
@@ -109,7 +104,7 @@ def train_for_neural_engine(model: QATStage2) -> QATStage2:
     for name, module in model.named_modules():
         match module:
             case ActivationQuantizer():
-                tensor = INPUT if module is model.input else name.removesuffix(".output")
+                tensor = model.input_names[0] if module is model.input else name.removesuffix(".output")
                 module.bypassed = tensor not in rounded
                 if q := rounded.get(tensor):
                     low, high = ((code - q.zero_point) * float(q.scale) for code in (QMIN, QMAX))

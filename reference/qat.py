@@ -41,6 +41,9 @@ class QATStage2(Stage2):
             golden inputs. Not part of the state.
     """
 
+    function_name = "stage2"
+    input_names = ("features",)
+    output_names = ("y1", "y2")
     examples: Tensor | None
 
     def __init__(self, config: Stage2Config | None = None) -> None:
@@ -79,6 +82,11 @@ class QATStage2(Stage2):
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Map features `[B,32,64,128]` to `Y1 [B,32,64,128]` and `Y2 [B,64,32,64]`."""
         return super().forward(self.input(features))
+
+    @property
+    def calibrated_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Of the features that it was calibrated on, or nothing where that is not known."""
+        return () if self.examples is None else (tuple(self.examples.shape),)
 
     @torch.no_grad()
     def calibrate(self, features: Tensor) -> QATStage2:

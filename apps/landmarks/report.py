@@ -90,7 +90,7 @@ def compare(folder: Path, *, cache: Path, scenes: int, runtimes: Sequence[str] =
         "int8, QAT": tuned,
     }
     for name, student in students.items():
-        function, proof = freeze(student)
+        function, proof = freeze(student, features.shape)
         metrics = task_metrics(
             answers(_through(stem, integer_stage2(function), heads), batches(held_out, batch=_BATCH))
         )

@@ -215,7 +215,7 @@ def fine_tune(
 @torch.no_grad()
 def golden_sqnr(student: QATStage2, teacher: Stage2, features: Tensor) -> Sqnr:
     """SQNR of the frozen student's integer function on float `features` `[n,C,H,W]`, against `teacher`."""
-    function, _ = freeze(student.cpu())
+    function, _ = freeze(student.cpu(), features.shape)
     codes = golden.evaluate(function, function.input_quantization.quantize(features.numpy()))
     wanted = _in_parts(teacher.cpu(), features)
     decibels = []

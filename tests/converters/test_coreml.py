@@ -12,10 +12,11 @@ from litehrnet_stage2.converters import coreml
 from litehrnet_stage2.converters.coverage import CoverageError
 from litehrnet_stage2.converters.targets import Deployment
 from litehrnet_stage2.reference.integer_function import IntegerFunction, Quantization
+from litehrnet_stage2.reference.operators import Conv
 from litehrnet_stage2.runtime import Bundle
 from litehrnet_stage2.runtime.coreml import Program, evaluate
 
-SMALL = Deployment(height=16, width=24)
+SMALL = Deployment()
 
 
 def mismatches(folder: Path, images: slice) -> dict[str, int]:
@@ -68,10 +69,8 @@ def test_every_convolution_has_int8_weights_of_scale_one_so_that_sums_are_whole(
 def test_an_operator_too_many_fails_the_conversion_and_writes_nothing(
     small_function: IntegerFunction, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = coreml._Body._conv
-    monkeypatch.setattr(
-        coreml._Body, "_conv", lambda body, node: coreml.mb.add(x=original(body, node), y=np.float32(1))
-    )
+    original = coreml._conv
+    monkeypatch.setitem(coreml.LOWER, Conv, lambda body, node: coreml.mb.add(x=original(body, node), y=np.float32(1)))
     with pytest.raises(CoverageError, match=r"coreml: .* add under `int8`, where the contract has"):
         coreml.convert(small_function, tmp_path / "stage2.mlpackage", SMALL)
     assert not (tmp_path / "stage2.mlpackage").exists()

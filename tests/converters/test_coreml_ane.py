@@ -22,7 +22,7 @@ from litehrnet_stage2.converters.targets import Deployment
 from litehrnet_stage2.reference.checkpoint import load_checkpoint
 from litehrnet_stage2.reference.freeze import freeze
 from litehrnet_stage2.reference.integer_function import IntegerFunction
-from litehrnet_stage2.reference.neural_engine import NeuralEngineStage2, train_for_neural_engine
+from litehrnet_stage2.reference.neural_engine import NeuralEngineModule, train_for_neural_engine
 from litehrnet_stage2.reference.qat import QATStage2
 from litehrnet_stage2.reference.quantizers import Mode, set_mode
 from litehrnet_stage2.runtime import Bundle, Session, check_fidelity, check_parity, expected, open_session
@@ -146,7 +146,7 @@ def test_the_exact_package_beside_it_gives_equal_codes_on_golden_and_unseen_inpu
 def test_ios17_and_ios18_write_weights_differently_and_compute_the_same(
     shipped: IntegerFunction, program: Program, features: NDArray[np.float32], tmp_path: Path
 ) -> None:
-    deployment = Deployment(height=64, width=128, coreml_target="iOS18")
+    deployment = Deployment(coreml_target="iOS18")
     coreml_ane.convert(shipped, tmp_path / "ios18.mlpackage", deployment)
     newer = Program.load(tmp_path / "ios18.mlpackage")
     assert program.operator_counts()["constexpr_affine_dequantize"] == 20
@@ -161,11 +161,11 @@ def trained(features: NDArray[np.float32], tmp_path_factory: pytest.TempPathFact
     network = train_for_neural_engine(tuned()).eval()
     function = freeze(network)[0]
     path = tmp_path_factory.mktemp("trained") / "stage2-ane.mlpackage"
-    coreml_ane.convert(function, path, Deployment(height=64, width=128))
+    coreml_ane.convert(function, path, Deployment())
     fake_quantised = call(network, features)
     set_mode(network, Mode.FLOAT)
     return Trained(
-        fake_quantised, call(network, features), call(NeuralEngineStage2(function).eval(), features), Program.load(path)
+        fake_quantised, call(network, features), call(NeuralEngineModule(function).eval(), features), Program.load(path)
     )
 
 

@@ -15,10 +15,10 @@ from litehrnet_stage2.converters.mlpackage import DEBUG_MAPPING, tidy
 from litehrnet_stage2.converters.targets import Deployment, load_converter
 from litehrnet_stage2.reference.contract.artifacts import ARTIFACTS
 from litehrnet_stage2.reference.integer_function import IntegerFunction
-from litehrnet_stage2.reference.neural_engine import NeuralEngineStage2
+from litehrnet_stage2.reference.neural_engine import NeuralEngineModule
 from litehrnet_stage2.runtime.coreml import Program, evaluate
 
-SMALL = Deployment(height=16, width=24)
+SMALL = Deployment()
 FILES = ["Data/com.apple.CoreML/model.mlmodel", "Data/com.apple.CoreML/weights/weight.bin", "Manifest.json"]
 PACKAGES = ("stage2.mlpackage", "stage2-ane.mlpackage")
 
@@ -49,7 +49,7 @@ def test_a_package_says_what_it_is(apple_bundle: Path, package: str) -> None:
     model = Model_pb2.Model()
     model.ParseFromString((apple_bundle / package / FILES[0]).read_bytes())
     metadata = model.description.metadata
-    assert metadata.shortDescription.startswith("Stage2 of a Lite-HRNet-18 variant: the ")
+    assert metadata.shortDescription.startswith("stage2: the ")
     assert (metadata.license, metadata.author) == ("Apache-2.0", "litehrnet-stage2")
     assert not [key for key in metadata.userDefined if "date" in key]
     features = (*model.description.input, *model.description.output)
@@ -68,7 +68,7 @@ def test_coremltools_still_opens_a_tidied_package(apple_bundle: Path, package: s
 def test_tidying_drops_the_mapping_that_coremltools_writes_and_leaves_the_program(
     small_function: IntegerFunction, tmp_path: Path
 ) -> None:
-    exported = torch.export.export(NeuralEngineStage2(small_function).eval(), (torch.zeros(1, 4, 16, 24),))
+    exported = torch.export.export(NeuralEngineModule(small_function).eval(), (torch.zeros(1, 4, 16, 24),))
     model = ct.convert(exported.run_decompositions({}), minimum_deployment_target=ct.target.iOS17, skip_model_load=True)
     plain = tmp_path / "plain.mlpackage"
     model.save(str(plain))

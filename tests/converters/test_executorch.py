@@ -23,7 +23,7 @@ from litehrnet_stage2.reference.qat import QATStage2
 from litehrnet_stage2.reference.stage2 import Stage2
 from litehrnet_stage2.runtime import Bundle
 
-SMALL = Deployment(height=16, width=24)
+SMALL = Deployment()
 
 
 def test_the_program_is_one_delegate_call_and_nothing_else(bundle_folder: Path) -> None:
@@ -85,7 +85,7 @@ def test_converting_again_in_another_process_gives_the_same_bytes(
         "from litehrnet_stage2.converters.targets import Deployment\n"
         "from litehrnet_stage2.reference.integer_function import load\n"
         "folder = Path(sys.argv[1]); function = load(folder / 'function.npz')\n"
-        "deployment = Deployment(height=16, width=24)\n"
+        "deployment = Deployment()\n"
         "executorch.convert(function, folder / 'stage2.pte', deployment)\n"
         "onnx.convert(function, folder / 'stage2.onnx', deployment)\n",
         tmp_path,

@@ -15,16 +15,11 @@ from onnx import TensorProto, numpy_helper
 from litehrnet_stage2.converters import onnx as converter
 from litehrnet_stage2.converters.coverage import CoverageError
 from litehrnet_stage2.converters.targets import Deployment
-from litehrnet_stage2.reference import golden
-from litehrnet_stage2.reference.integer_function import (
-    Conv,
-    IntegerFunction,
-    Quantization,
-    Resize,
-    SiLU,
-)
+from litehrnet_stage2.reference.freeze import assemble
+from litehrnet_stage2.reference.integer_function import IntegerFunction, Quantization
+from litehrnet_stage2.reference.operators import Conv, Resize, SiLU, resize
 
-SMALL = Deployment(height=16, width=24)
+SMALL = Deployment()
 
 
 def optimised(model: Path, folder: Path) -> Counter[str]:
@@ -103,47 +98,35 @@ def _float_sigmoid(graph: converter._Graph, node: SiLU) -> None:
 def test_an_operator_left_in_float_fails_the_conversion_and_writes_nothing(
     small_function: IntegerFunction, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(converter._Graph, "silu", _float_sigmoid)
+    monkeypatch.setitem(converter.LOWER, SiLU, _float_sigmoid)
     with pytest.raises(CoverageError, match=r"onnx: .* under `.*`, where the contract has"):
         converter.convert(small_function, tmp_path / "stage2.onnx", SMALL)
     assert not (tmp_path / "stage2.onnx").exists()
 
 
-def every_resize(codes: NDArray[np.int8], function: IntegerFunction) -> NDArray[np.int8]:
-    """ONNX Runtime's resize of codes `[1,C,H,W]`, as the converter writes it."""
-    graph = converter._Graph(function, {"x": "x", "resize": "y"})
-    graph.resize(Resize(name="resize", input="x"))
-    uint8, shape = TensorProto.UINT8, codes.shape
-    model = onnx.helper.make_model(
-        onnx.helper.make_graph(
-            graph.nodes,
-            "resize",
-            [onnx.helper.make_tensor_value_info("x", uint8, shape)],
-            [onnx.helper.make_tensor_value_info("y", uint8, (*shape[:2], 2 * shape[2], 2 * shape[3]))],
-            list(graph.initializers.values()),
-        ),
-        opset_imports=[onnx.helper.make_opsetid("", converter.OPSET)],
-        ir_version=converter.IR_VERSION,
-    )
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    (y,) = session.run(None, {"x": (codes.astype(np.int16) + 128).astype(np.uint8)})
-    return (y.astype(np.int16) - 128).astype(np.int8)
+def every_resize(codes: NDArray[np.int8]) -> NDArray[np.int8]:
+    """ONNX Runtime's resize of codes `[1,C,H,W]`, as the converter writes it: a function of one node."""
+    q = Quantization(np.float32(0.1), 3)
+    node = Resize(name="resize", inputs=("x",))
+    function = assemble("one", {"x": codes.shape}, {"y": "resize"}, [node], {"x": q, "resize": q})
+    content = converter.build_codes(function).SerializeToString()
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    (y,) = session.run(None, {"x": codes.view(np.uint8) ^ 0x80})
+    return (y ^ 0x80).view(np.int8)
 
 
-def test_the_resize_breaks_every_tie_upwards(small_function: IntegerFunction) -> None:
+def test_the_resize_breaks_every_tie_upwards() -> None:
     """Noise of every code, whose 2x2 neighbourhoods reach each sixteenth and both signs."""
     codes = np.random.default_rng(0).integers(-128, 128, (1, 16, 64, 64)).astype(np.int8)
     codes[0, 0] = np.where(np.indices((64, 64)).sum(0) % 2, 127, -128)
     codes[0, 1], codes[0, 2] = -128, 127
-    np.testing.assert_array_equal(every_resize(codes, small_function), golden.resize(codes))
+    np.testing.assert_array_equal(every_resize(codes), resize.resize(codes))
 
 
-def test_without_the_tie_breaking_scale_the_resize_would_be_another_function(
-    small_function: IntegerFunction, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(converter, "TIE_BREAKING_SCALE", np.float32(1))
+def test_without_the_tie_breaking_scale_the_resize_would_be_another_function(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Resize, "tie_breaking_scale", np.float32(1))
     codes = np.random.default_rng(0).integers(-128, 128, (1, 4, 32, 32)).astype(np.int8)
-    wrong = every_resize(codes, small_function) != golden.resize(codes)
+    wrong = every_resize(codes) != resize.resize(codes)
     assert 0.005 < wrong.mean() < 0.5
 
 

@@ -16,9 +16,9 @@ from litehrnet_stage2.converters.peers import (
     PeerUnavailableError,
     build_peer,
     calibration,
-    float_network,
     peer_candidates,
 )
+from litehrnet_stage2.reference.float_module import FloatModule
 from litehrnet_stage2.runtime import Bundle
 from litehrnet_stage2.runtime.parity import sqnr_db
 from litehrnet_stage2.runtime.program import open_program
@@ -51,7 +51,7 @@ def signal_to_noise(bundle: Bundle, found: list[np.ndarray]) -> float:
 def test_the_float_network_has_the_weights_of_the_integer_function(bundle: Bundle) -> None:
     """What differs is the rounding of activations, and nothing a BatchNorm or bias could explain."""
     with torch.no_grad():
-        found = float_network(bundle.function())(torch.from_numpy(bundle.golden().x))
+        found = FloatModule(bundle.function()).eval()(torch.from_numpy(bundle.golden().x))
     assert signal_to_noise(bundle, [y.numpy() for y in found]) > 25
 
 

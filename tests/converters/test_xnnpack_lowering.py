@@ -15,9 +15,9 @@ from litehrnet_stage2.converters import xnnpack_lowering
 from litehrnet_stage2.converters.xnnpack_payload import operators
 from litehrnet_stage2.reference.config import Stage2Config
 from litehrnet_stage2.reference.freeze import freeze
-from litehrnet_stage2.reference.frozen import FloatFrozenStage2, FrozenStage2
 from litehrnet_stage2.reference.integer_function import IntegerFunction
 from litehrnet_stage2.reference.qat import QATStage2
+from litehrnet_stage2.reference.qdq_module import FloatQDQModule, QDQModule
 from litehrnet_stage2.reference.stage2 import Stage2
 
 Make = Callable[[int], IntegerFunction]
@@ -34,13 +34,13 @@ def of_channels(trained: Callable[[Stage2Config], Stage2]) -> Make:
     return make
 
 
-@pytest.mark.parametrize(("module", "transposes"), [(FloatFrozenStage2, 3), (FrozenStage2, 0)], ids=["float", "codes"])
+@pytest.mark.parametrize(("module", "transposes"), [(FloatQDQModule, 3), (QDQModule, 0)], ids=["float", "codes"])
 def test_each_tensor_at_the_border_is_transposed_once(
     module: type[torch.nn.Module], transposes: int, of_channels: Make
 ) -> None:
     """The features have two readers; codes are channels last already."""
     example = torch.zeros(1, 16, 16, 24)
-    if module is FrozenStage2:
+    if module is QDQModule:
         example = example.to(torch.int8).to(memory_format=torch.channels_last)
     program = xnnpack_lowering.lower(module(of_channels(16)), example)
     (delegate,) = (
@@ -53,8 +53,9 @@ def test_each_tensor_at_the_border_is_transposed_once(
 def test_features_are_read_in_place_where_xnnpack_reads_nothing_behind_them(
     channels: int, copied: bool, of_channels: Make
 ) -> None:
-    program = xnnpack_lowering.lower(FloatFrozenStage2(of_channels(channels)), torch.zeros(1, channels, 16, 24))
-    content = xnnpack_lowering.serialize(program, channels)
+    example = torch.zeros(1, channels, 16, 24)
+    program = xnnpack_lowering.lower(FloatQDQModule(of_channels(channels)), example)
+    content = xnnpack_lowering.serialize(program, example)
     (plan,) = deserialize_pte_binary(content).program.execution_plan
     features, *_ = (plan.values[i].val for i in plan.inputs)
     assert isinstance(features, Tensor)
@@ -64,6 +65,6 @@ def test_features_are_read_in_place_where_xnnpack_reads_nothing_behind_them(
 def test_the_stock_visitors_stand_again_after_lowering(of_channels: Make) -> None:
     """Whoever lowers a network of their own in the same process gets what ExecuTorch ships."""
     before = dict(node_visitor._node_visitor_dict)
-    xnnpack_lowering.lower(FloatFrozenStage2(of_channels(4)), torch.zeros(1, 4, 16, 24))
+    xnnpack_lowering.lower(FloatQDQModule(of_channels(4)), torch.zeros(1, 4, 16, 24))
     assert node_visitor._node_visitor_dict == before
     assert {visitor.__module__ for visitor in before.values()}.isdisjoint({xnnpack_lowering.__name__})

@@ -65,7 +65,7 @@ def test_a_quantised_network_comes_back_computing_the_same_codes(
     assert isinstance(loaded, QATStage2)
     with torch.no_grad():
         assert all(torch.equal(a, b) for a, b in zip(loaded(x), model(x), strict=True))
-    (one, _), (two, _) = freeze(model), freeze(loaded)
+    (one, _), (two, _) = freeze(model), freeze(loaded, *model.calibrated_shapes)
     codes = one.input_quantization.quantize(x.numpy())
     for name, due in evaluate(one, codes).items():
         assert (evaluate(two, codes)[name] == due).all()

@@ -12,24 +12,16 @@ import numpy as np
 import pytest
 
 from litehrnet_stage2.reference.golden import trace
-from litehrnet_stage2.reference.integer_function import (
-    INPUT,
-    Conv,
-    IntegerFunction,
-    Resize,
-    SiLU,
-    inputs_of,
-    load,
-    save,
-)
+from litehrnet_stage2.reference.integer_function import IntegerFunction, load, save
+from litehrnet_stage2.reference.operators import Conv, Resize, SiLU
 from litehrnet_stage2.reference.stage2 import Stage2
 
 
 def test_a_file_brings_back_every_number_and_name(function: IntegerFunction, tmp_path: Path) -> None:
     save(function, tmp_path / "function.npz")
     back = load(tmp_path / "function.npz")
-    assert (back.config, back.outputs) == (function.config, function.outputs)
-    assert back.quantization == function.quantization
+    assert (back.name, back.inputs, back.outputs) == (function.name, function.inputs, function.outputs)
+    assert back.tensors == function.tensors
     assert all(type(q.scale) is np.float32 for q in back.quantization.values())
     for found, due in zip(back.nodes, function.nodes, strict=True):
         assert type(found) is type(due)
@@ -79,13 +71,13 @@ def test_the_multiplier_is_rounded_to_float32_at_each_step(function: IntegerFunc
 
 
 def test_nodes_read_only_what_was_written_before_them(function: IntegerFunction) -> None:
-    written = {INPUT}
+    written = set(function.inputs)
     for node in function.nodes:
-        assert written.issuperset(inputs_of(node))
+        assert written.issuperset(node.inputs)
         assert node.name not in written
         written.add(node.name)
     assert written == set(function.quantization)
-    assert written.issuperset(function.outputs)
+    assert written.issuperset(function.outputs.values())
 
 
 def test_the_projection_comes_before_the_resize_and_shares_its_quantisation(function: IntegerFunction) -> None:
@@ -117,7 +109,7 @@ def test_every_parameter_of_the_float_network_is_in_it_once(function: IntegerFun
 
 
 @pytest.mark.parametrize(
-    "module", ["reference.golden", "reference.integer_function", "reference.arithmetic", "runtime"]
+    "module", ["reference.golden", "reference.integer_function", "reference.runtime_rules", "runtime"]
 )
 def test_importing_what_a_device_runs_needs_no_torch(
     module: str, python: Callable[..., subprocess.CompletedProcess[str]]

@@ -5,14 +5,15 @@ import pytest
 import torch
 
 from litehrnet_stage2.reference.freeze import freeze
-from litehrnet_stage2.reference.integer_function import Conv, Quantization
+from litehrnet_stage2.reference.integer_function import Quantization
 from litehrnet_stage2.reference.neural_engine import (
     MOST_WIDENING,
-    NeuralEngineStage2,
+    NeuralEngineModule,
     _for_float16,
     read_by_convolutions,
     train_for_neural_engine,
 )
+from litehrnet_stage2.reference.operators import Conv
 from litehrnet_stage2.reference.qat import QATStage2
 from litehrnet_stage2.reference.stage2 import Stage2
 
@@ -66,7 +67,7 @@ def test_a_scale_below_float16_is_refused():
 
 @torch.no_grad()
 def test_the_fake_quantised_network_and_the_form_are_one_function(model, features):
-    form = NeuralEngineStage2(freeze(model)[0]).eval()
+    form = NeuralEngineModule(freeze(model)[0]).eval()
     trained = train_for_neural_engine(model)
     for a, b in zip(trained(features), form(features), strict=True):
         noise = (a - b).pow(2).sum() / b.pow(2).sum()

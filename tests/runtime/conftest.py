@@ -121,7 +121,7 @@ def in_place(
         with pytest.MonkeyPatch.context() as patch:
             if channels % xnnpack_lowering._READ_AT_ONCE:  # it would be copied, rightly
                 patch.setattr(xnnpack_lowering, "_READ_AT_ONCE", 1)
-            convert(function, path, Deployment(height=6, width=10))
+            convert(function, path, Deployment())
         return path, np.zeros((1, channels, 6, 10), np.int8 if border == "codes" else np.float32)
 
     return make

@@ -1,8 +1,8 @@
-"""How each runtime really computes an addition, over every pair of codes; and how near SiLU comes to a tie.
+"""How each runtime really computes what runtimes round differently, over every pair of codes (numpy only).
 
 A convolution is one float32 multiply, rounded half to even, in XNNPACK and MLAS alike. Additions differ:
 fixed point or float32, half up, half to even or half away from zero, with and without fused multiply-add.
-Their domain is finite, so whether they agree is not a matter of sampling (numpy only).
+Their domain is finite, so whether they agree is not a matter of sampling.
 """
 
 from __future__ import annotations
@@ -12,17 +12,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from litehrnet_stage2.reference import golden
-from litehrnet_stage2.reference.integer_function import (
-    QMAX,
-    QMIN,
-    SIGMOID_SCALE,
-    SIGMOID_ZERO_POINT,
-    Quantization,
-    saturate,
-)
+from litehrnet_stage2.reference.quantization import QMAX, QMIN, Codes, Quantization, saturate
 
-Codes = NDArray[np.int8]
 F32 = np.float32
 
 SIGMOID_MARGIN = 2.0**-11
@@ -35,10 +26,14 @@ _CODES = np.arange(QMIN, QMAX + 1, dtype=np.int64)
 _PAIRS = (_CODES[:, None], _CODES[None, :])
 
 
-def additions(qa: Quantization, qb: Quantization, out: Quantization) -> Iterator[tuple[str, Codes]]:
-    """The sum of all 65,536 code pairs under each runtime's rule: (rule, int8 `[256, 256]`), golden first."""
+def code_pairs() -> tuple[Codes, Codes]:
+    """All 65,536 pairs of codes: two of int8 `[256, 256]`."""
     a, b = (codes.astype(np.int8) for codes in np.broadcast_arrays(*_PAIRS))
-    yield "golden", golden.add(a, b, qa, qb, out)
+    return a, b
+
+
+def additions(qa: Quantization, qb: Quantization, out: Quantization) -> Iterator[tuple[str, Codes]]:
+    """The sum of all 65,536 code pairs under each runtime's rule: (rule, int8 `[256, 256]`)."""
     ratio_a, ratio_b = qa.scale / out.scale, qb.scale / out.scale  # float32
     yield "XNNPACK fixed point", _xnnpack(qa, qb, out, ratio_a, ratio_b)
     yield "MLAS Arm fixed point", _mlas_arm(qa, qb, out, ratio_a, ratio_b)
@@ -48,29 +43,8 @@ def additions(qa: Quantization, qb: Quantization, out: Quantization) -> Iterator
         yield f"centred float32, {rule}", saturate(np.rint(total) + F32(out.zero_point))
 
 
-def addition_disagreements(qa: Quantization, qb: Quantization, out: Quantization) -> dict[str, int]:
-    """Rules that differ from the golden one, and on how many of the 65,536 code pairs."""
-    rules = additions(qa, qb, out)
-    _, expected = next(rules)
-    counts = {rule: int(np.count_nonzero(sums != expected)) for rule, sums in rules}
-    return {rule: count for rule, count in counts.items() if count}
-
-
-def sigmoid_margin(inp: Quantization) -> float:
-    """Least distance of any of the 256 sigmoids from a tie, in codes."""
-    return _distance_from_tie(golden.sigmoid_steps(inp), clamped_from=QMAX - SIGMOID_ZERO_POINT)
-
-
-def product_margin(inp: Quantization, out: Quantization) -> float:
-    """Least distance of any of the 256 products `x * sigmoid(x)` from a tie, in codes."""
-    sigmoid = np.clip(np.rint(golden.sigmoid_steps(inp)), 0, QMAX - SIGMOID_ZERO_POINT)
-    multiplier = (inp.scale * SIGMOID_SCALE) / out.scale
-    return _distance_from_tie(
-        (_CODES - inp.zero_point) * sigmoid * np.float64(multiplier), clamped_from=QMAX - out.zero_point
-    )
-
-
-def _distance_from_tie(values: NDArray[np.float64], clamped_from: int) -> float:
+def distance_from_tie(values: NDArray[np.float64], clamped_from: int) -> float:
+    """Least distance of any value from a tie, of those that the clamp at `clamped_from` does not hide."""
     distance = np.abs(values - np.floor(values) - 0.5)
     return float(np.min(distance[values < clamped_from + 0.25], initial=0.5))
 

@@ -17,9 +17,10 @@ from executorch.extension.pybindings.portable_lib import _load_for_executorch_fr
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from litehrnet_stage2.reference import arithmetic, golden
-from litehrnet_stage2.reference.frozen import dequantize, quantize
-from litehrnet_stage2.reference.integer_function import Quantization
+from litehrnet_stage2.reference import runtime_rules
+from litehrnet_stage2.reference.operators import add, silu
+from litehrnet_stage2.reference.qdq_module import dequantize, quantize
+from litehrnet_stage2.reference.quantization import Quantization, saturate
 
 Operands = tuple[Quantization, Quantization, Quantization]
 
@@ -47,7 +48,8 @@ OPERANDS.append(pytest.param(power_of_two_operands(), id="powers of two"))
 
 
 def modelled(operands: Operands) -> dict[str, NDArray[np.int8]]:
-    return dict(arithmetic.additions(*operands))
+    golden = add.add(*runtime_rules.code_pairs(), *operands)
+    return {"golden": golden, **dict(runtime_rules.additions(*operands))}
 
 
 def f32(value: float) -> float:
@@ -148,7 +150,7 @@ def test_exact_ties_are_found_to_divide_the_runtimes() -> None:
     assert sums["MLAS Arm fixed point"][1 + 128, 128] == 1
     assert sums["XNNPACK fixed point"][-1 + 128, 128] == 0
     assert sums["MLAS Arm fixed point"][-1 + 128, 128] == -1
-    counts = arithmetic.addition_disagreements(quantization(0.5), quantization(0.5), quantization(1.0))
+    counts = add.disagreements(quantization(0.5), quantization(0.5), quantization(1.0))
     assert counts["XNNPACK fixed point"] > 10_000
     assert counts["MLAS Arm fixed point"] > 10_000
     assert not any(rule.startswith("MLAS x86") for rule in counts)
@@ -156,14 +158,14 @@ def test_exact_ties_are_found_to_divide_the_runtimes() -> None:
 
 def test_some_random_scales_divide_the_runtimes_on_a_few_pairs() -> None:
     """Otherwise neither checking all 65,536 nor nudging would be worth it."""
-    counts = [sum(arithmetic.addition_disagreements(*random_operands(seed)).values()) for seed in range(12)]
+    counts = [sum(add.disagreements(*random_operands(seed)).values()) for seed in range(12)]
     assert any(0 < count < 1000 for count in counts)
 
 
 def test_a_fused_multiply_add_is_rounded_once() -> None:
     """Of (2^12 + 1)^2 - 2^24 = 2^13 + 1 a float32 product loses the 1."""
     x = np.float32(2**12 + 1)
-    assert arithmetic._fma(x, x, np.float32(-(2**24))) == 2**13 + 1
+    assert runtime_rules._fma(x, x, np.float32(-(2**24))) == 2**13 + 1
     assert x * x - np.float32(2**24) == 2**13
 
 
@@ -235,19 +237,19 @@ def test_margin_of_the_sigmoid_is_the_least_distance_from_a_tie() -> None:
     """At 1/64 with zero point 0, by brute force over the 256 codes."""
     q = quantization(1 / 64)
     steps = 256 / (1 + np.exp(-np.arange(-128, 128) / 64))
-    assert arithmetic.sigmoid_margin(q) == pytest.approx(np.abs(steps % 1 - 0.5).min())
+    assert silu.sigmoid_margin(q) == pytest.approx(np.abs(steps % 1 - 0.5).min())
 
 
 def test_margin_of_the_product_is_nothing_at_an_exact_tie() -> None:
     """Code 1 at scale 1 has the sigmoid 187 of 256; 374/256 out makes that 187/374, a half."""
-    assert arithmetic.product_margin(quantization(1), quantization(374 / 256)) < 1e-6
-    assert arithmetic.product_margin(quantization(1), quantization(374 / 256 * 1.001)) > 1e-6
+    assert silu.product_margin(quantization(1), quantization(374 / 256)) < 1e-6
+    assert silu.product_margin(quantization(1), quantization(374 / 256 * 1.001)) > 1e-6
 
 
 def test_ties_beyond_saturation_do_not_count() -> None:
     """A sigmoid of 255.5 of 256 is 255 whichever way it goes."""
-    assert arithmetic._distance_from_tie(np.array([255.5, 12.25]), clamped_from=255) == 0.25
-    assert arithmetic._distance_from_tie(np.array([254.5, 12.25]), clamped_from=255) == 0
+    assert runtime_rules.distance_from_tie(np.array([255.5, 12.25]), clamped_from=255) == 0.25
+    assert runtime_rules.distance_from_tie(np.array([254.5, 12.25]), clamped_from=255) == 0
 
 
 def test_within_its_margin_a_sigmoid_a_few_ulp_off_gives_the_same_table() -> None:
@@ -255,11 +257,11 @@ def test_within_its_margin_a_sigmoid_a_few_ulp_off_gives_the_same_table() -> Non
     kept = 0
     for scale in rng.uniform(0.01, 0.1, 40):
         q = quantization(scale, int(rng.integers(-128, 128)))
-        if arithmetic.sigmoid_margin(q) < arithmetic.SIGMOID_MARGIN:
+        if silu.sigmoid_margin(q) < runtime_rules.SIGMOID_MARGIN:
             continue
         kept += 1
-        steps = golden.sigmoid_steps(q)
+        steps = silu.sigmoid_steps(q)
         for error in (-16, 16):
             moved = steps * (1 + error * 2.0**-24)
-            assert (golden.saturate(np.rint(moved) - 128) == golden.saturate(np.rint(steps) - 128)).all()
+            assert (saturate(np.rint(moved) - 128) == saturate(np.rint(steps) - 128)).all()
     assert kept > 10

@@ -8,13 +8,13 @@ from numpy.typing import NDArray
 
 from litehrnet_stage2.converters.bundle import stress_inputs
 from litehrnet_stage2.reference import golden
-from litehrnet_stage2.reference.frozen import FloatFrozenStage2, FrozenStage2
 from litehrnet_stage2.reference.integer_function import IntegerFunction
+from litehrnet_stage2.reference.qdq_module import FloatQDQModule, QDQModule
 
 
 def test_it_exports_with_the_codes_it_gives_eagerly(small_function: IntegerFunction) -> None:
     codes = torch.from_numpy(stress_inputs(small_function.input_quantization, (4, 16, 24))[-1:])
-    module = FrozenStage2(small_function).eval()
+    module = QDQModule(small_function).eval()
     exported = torch.export.export(module, (codes,))
     with torch.no_grad():
         for found, due in zip(exported.module()(codes), module(codes), strict=True):
@@ -24,7 +24,7 @@ def test_it_exports_with_the_codes_it_gives_eagerly(small_function: IntegerFunct
 
 def test_each_read_has_a_dequantise_of_its_own(small_function: IntegerFunction) -> None:
     """XNNPACK makes one table of `x * sigmoid(x)` only where each intermediate has a single reader."""
-    exported = torch.export.export(FloatFrozenStage2(small_function).eval(), (torch.zeros(1, 4, 16, 24),))
+    exported = torch.export.export(FloatQDQModule(small_function).eval(), (torch.zeros(1, 4, 16, 24),))
     dequantised = [n for n in exported.graph.nodes if "dequantize" in str(n.target)]
     assert len(dequantised) > 30
     assert {len(n.users) for n in dequantised} == {1}
@@ -34,8 +34,8 @@ def test_its_float_form_quantises_and_dequantises_around_the_codes(small_functio
     q = small_function.input_quantization
     codes = stress_inputs(q, (4, 16, 24))
     with torch.no_grad():
-        inner = FrozenStage2(small_function)(torch.from_numpy(codes))
-        outer = FloatFrozenStage2(small_function)(torch.from_numpy(q.dequantize(codes)))
+        inner = QDQModule(small_function)(torch.from_numpy(codes))
+        outer = FloatQDQModule(small_function)(torch.from_numpy(q.dequantize(codes)))
     for y, found, q_out in zip(inner, outer, small_function.output_quantization.values(), strict=True):
         np.testing.assert_array_equal(found.numpy(), q_out.dequantize(y.numpy()))
 
@@ -49,7 +49,7 @@ def test_pytorch_misses_ties_of_the_resize_in_y1_and_near_ties_in_y2(
     codes = function.input_quantization.quantize(photographs[:1])
     due = golden.evaluate(function, codes)
     with torch.no_grad():
-        y1, y2 = FrozenStage2(function)(torch.from_numpy(codes))
+        y1, y2 = QDQModule(function)(torch.from_numpy(codes))
     off1, off2 = (np.abs(y.numpy().astype(int) - d) for y, d in zip((y1, y2), due.values(), strict=True))
     assert 0 < (off1 > 0).mean() < 0.15
     assert (off2 > 0).mean() < 0.01
