@@ -13,8 +13,8 @@ def answer(run: Run, results: Sequence[ParityResult], report: Report) -> dict[st
     """The values of `show` in the page's `main.js`."""
     timed = [c for c in run.candidates if c.latency]
     return {
-        "passed": bool(results) and all(result.passed for result in results),
-        "summary": _summary(results),
+        "passed": passed(run, results),
+        "summary": _summary(run, results),
         "parity": [
             {"output": name, "compared": o.compared, "mismatches": o.mismatches, "largest": o.max_lsb}
             for result in results
@@ -43,11 +43,19 @@ def answer(run: Run, results: Sequence[ParityResult], report: Report) -> dict[st
     }
 
 
-def _summary(results: Sequence[ParityResult]) -> str:
+def passed(run: Run, results: Sequence[ParityResult]) -> bool:
+    """Whether codes came, and all of them were equal in each pass."""
+    failed = any(c.exact and c.failure for c in run.candidates)
+    return bool(results) and not failed and all(result.passed for result in results)
+
+
+def _summary(run: Run, results: Sequence[ParityResult]) -> str:
     compared = sum(o.compared for result in results for o in result.outputs.values())
     differ = sum(o.mismatches for result in results for o in result.outputs.values())
     if not results:
         return "No codes were compared."
+    if not differ and not passed(run, results):
+        return "Codes differed after the timing."
     if not differ:
         return f"All {compared:,} codes are equal."
     return f"{differ:,} of {compared:,} codes differ."

@@ -165,7 +165,7 @@ def read_report(body: bytes, models: Mapping[str, Model]) -> Report:
 
 
 def printable(text: object, most: int) -> str:
-    """Text for a terminal and a file: printable characters alone, blanks joined, cut to `most`.
+    """Text for a terminal and a file: printable characters alone, no markup, blanks joined, cut to `most`.
 
     Raises:
         ProtocolError: it is no text.
@@ -173,6 +173,7 @@ def printable(text: object, most: int) -> str:
     if not isinstance(text, str):
         raise ProtocolError(f"a page sent {type(text).__name__} where text belongs")
     kept = "".join(character if character.isprintable() else " " for character in text[: 10 * most])
+    kept = kept.translate(str.maketrans("[]", "()"))  # Rich takes square brackets for markup
     return re.sub(r"\s+", " ", kept).strip()[:most]
 
 

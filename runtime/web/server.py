@@ -143,6 +143,12 @@ class WebServer(ThreadingHTTPServer):
         """`http` or `https`."""
         return "https" if self._tls else "http"
 
+    @property
+    def connections(self) -> int:
+        """How many are open."""
+        with self._lock:
+            return len(self._open)
+
     def server_bind(self) -> None:
         """Bind, and look no name up: the one of `HTTPServer` asks the network for the machine's name."""
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
