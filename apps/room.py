@@ -80,7 +80,7 @@ class Room:
 
     def finish(self) -> None:
         """Write what goes to standard output, where that was asked for."""
-        if self._json is not None and str(self._json) == "-":
+        if self.runs and self._json is not None and str(self._json) == "-":
             console.write_json(self._result(self.runs), self._json)
 
     def table(self) -> Table:
@@ -106,12 +106,12 @@ class Room:
         if len(self.runs) != 1:
             console.out.print(self.table())
             return
+        from litehrnet_stage2.apps.reporting import terminal
+
         run, results = self.runs[0], self.checked[0]
         if results:
             parity.show(results)
         if any(c.latency or c.failure for c in run.candidates):
-            from litehrnet_stage2.apps.reporting import terminal
-
             terminal.show(run, console.out)
 
     def _result(self, runs: Sequence[Run]) -> Result:

@@ -21,6 +21,11 @@ METHOD = (
     "the timing: a wrong one gets no number."
 )
 
+METHOD_WEB = (
+    "web: onnxruntime-web in a browser, with WebAssembly's speed, which says nothing about the native runtimes on the "
+    "same device. A sample there is the mean of a turn of 0.3 s, because browsers make their clocks coarse; a page is "
+    "one process."
+)
 
 FAMILIES = {
     "depthwise convolution": ("dwconv",),
@@ -56,6 +61,8 @@ def _sections(shown: Sequence[Column]) -> Iterator[Markup]:
     yield tag("div", *map(_card, shown), class_="cards")
     yield tag("h2", "Latency")
     yield tag("p", METHOD, class_="note")
+    if any("web" in c.library for column in shown for c in column.run.candidates):
+        yield tag("p", METHOD_WEB, class_="note")
     yield _latency(shown)
     if any(c.instructions for column in shown for c in column.run.candidates):
         yield tag("h2", "Instructions on emulated processors")

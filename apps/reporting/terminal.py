@@ -16,7 +16,8 @@ from litehrnet_stage2.runtime.latency import CandidateResult, Run
 
 def show(run: Run, out: Console) -> None:
     """Print the tables, why some have no numbers, and the verdict."""
-    title = f"{run.machine.device}: {', '.join(f'{len(k.cores)} x {k.name}' for k in run.machine.cores)}"
+    cores = ", ".join(f"{len(kind.cores)} x {kind.name}" for kind in run.machine.cores)
+    title = f"{run.machine.device}: {cores or run.machine.arch}"
     out.print(_instructions(run, title) if run.machine.emulated else _latencies(run, title))
     if run.ratios:
         out.print(_ratios(run))

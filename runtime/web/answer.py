@@ -39,7 +39,8 @@ def answer(run: Run, results: Sequence[ParityResult], report: Report) -> dict[st
         "valid": run.validity.valid,
         "verdict": _verdict(run),
         "reasons": list(run.validity.reasons),
-        "clock": f"The browser's clock steps by {report.clock_step_ms:.3g} ms. Temperature and governor are unknown.",
+        "clock": f"The browser's clock steps by {report.clock_step_ms:.3g} ms. Not shown by a browser: "
+        + ", ".join(run.validity.unknown),
     }
 
 

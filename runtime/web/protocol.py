@@ -17,6 +17,7 @@ NAME_CHARACTERS = 60
 FAILURE_CHARACTERS = 300
 LANDMARK_OUTPUTS = {"heat", "offset", "real"}
 MOST_TURNS = 1000
+MOST_QUERIES = 10_000  # of a turn, which is a millisecond at least
 MOST_MS = 3.6e6
 
 
@@ -196,7 +197,7 @@ def _times(entry: Mapping[str, Any]) -> ModelTimes:
         first_ms=_number(entry["first_ms"]),
         warmup_queries=_count(entry["warmup_queries"], 10**6),
         steady=_flag(entry["steady"]),
-        turns=tuple(Turn(_count(queries, 10**6, least=1), _number(ms, least=1e-6)) for queries, ms in turns),
+        turns=tuple(Turn(_count(queries, MOST_QUERIES, least=1), _number(ms, least=1.0)) for queries, ms in turns),
     )
 
 

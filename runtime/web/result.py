@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TypeAlias
 
 import numpy as np
 
 from litehrnet_stage2.runtime.devices.facts import DeviceFacts
 from litehrnet_stage2.runtime.latency import Bounds, intervals, judge
-from litehrnet_stage2.runtime.latency.result import (
-    CandidateResult,
-    Cold,
-    Environment,
-    Latency,
-    Ratio,
-    Run,
-    Validity,
-)
+from litehrnet_stage2.runtime.latency.result import CandidateResult, Cold, Conditions, Environment, Ratio, Run, Validity
 from litehrnet_stage2.runtime.parity import OutputParity, ParityResult
 from litehrnet_stage2.runtime.session import SessionInfo
 from litehrnet_stage2.runtime.web import vendor
@@ -25,8 +19,15 @@ from litehrnet_stage2.runtime.web.golden_codes import GoldenCodes
 from litehrnet_stage2.runtime.web.protocol import Model, Report
 from litehrnet_stage2.runtime.web.visits import Visit
 
+LIBRARY = "onnxruntime-web"
+
+STRETCHES = 4
+"""A page is one process. Its turns are judged in so many stretches, as the processes of a benchmark are."""
+
 CLOCK_SHARE = 0.01
 """Of the shortest turn, that a step of the clock may be."""
+
+Stretches: TypeAlias = "list[intervals.Samples]"
 
 
 def check(visit: Visit, codes: GoldenCodes, models: Mapping[str, Model]) -> list[ParityResult]:
@@ -41,7 +42,7 @@ def check(visit: Visit, codes: GoldenCodes, models: Mapping[str, Model]) -> list
 def measured(visit: Visit, report: Report, codes: GoldenCodes, models: Mapping[str, Model]) -> Run:
     """One page as a run: its parity, its times and what speaks against them."""
     candidates = tuple(_candidate(model, visit, report, codes) for model in models.values())
-    ratios = _ratios(candidates)
+    ratios = _ratios(candidates, report)
     machine = DeviceFacts(
         device=f"web: {report.device or 'unnamed'}",
         emulated=False,
@@ -49,21 +50,21 @@ def measured(visit: Visit, report: Report, codes: GoldenCodes, models: Mapping[s
     )
     environment = Environment(
         os=visit.user_agent or "not shown",
-        python="none: onnxruntime-web in a browser",
+        python="none, a browser",
         memory_mib=None,
         cores=report.cores,
         usable_cores=(),
         affinity=(),
         load_1min_before=None,
         load_1min_after=None,
-        versions={"onnxruntime-web": vendor.VERSION},
+        versions={LIBRARY: vendor.VERSION},
         git_revision=None,
     )
     verdict = judge(candidates, ratios, machine, environment, Bounds(), in_turns=True)
     return Run(
         machine=machine,
         environment=environment,
-        validity=_with_page(verdict, candidates, report),
+        validity=_with_page(verdict, report),
         candidates=candidates,
         ratios=ratios,
     )
@@ -85,21 +86,13 @@ def _info(codes: GoldenCodes, model: Model) -> SessionInfo:
 def _candidate(model: Model, visit: Visit, report: Report, codes: GoldenCodes) -> CandidateResult:
     before = _compared(visit, "before", model, codes)
     after = _compared(visit, "after", model, codes)
-    times = report.models.get(model.name)
     wrong = sum(output.mismatches for found in (before, after) for output in (found or {}).values())
     failure = report.failure
     if failure is None and model.exact and wrong:
         failure = f"{wrong:,} codes differ from the golden ones: no number for it"
-    latency = None
-    if times is not None and times.turns and failure is None:
-        latency = intervals.latency(
-            [np.array([turn.ms / turn.queries for turn in times.turns])],
-            warmup_queries=[times.warmup_queries],
-            steady=times.steady,
-        )
-    return CandidateResult(
+    result = CandidateResult(
         name=model.name,
-        library="onnxruntime-web",
+        library=LIBRARY,
         version=vendor.VERSION,
         artifact=model.file_name,
         sha256=model.sha256,
@@ -107,15 +100,32 @@ def _candidate(model: Model, visit: Visit, report: Report, codes: GoldenCodes) -
         threads=1,
         exact=model.exact,
         peer=not model.exact,
-        floating=False,
+        floating=not model.exact,
         description=f"{model.description}; in a browser, a sample is the mean of a turn",
         images=codes.images,
         parity_before=before,
         parity_after=after,
-        latency=latency,
-        cold=Cold(load_ms=(times.load_ms,), first_ms=(times.first_ms,)) if times and latency else None,
         failure=failure,
     )
+    times = report.models.get(model.name)
+    if failure is not None or times is None or not times.turns:
+        return result
+    stretches = _stretches(report, model.name)
+    return replace(
+        result,
+        latency=intervals.latency(stretches, warmup_queries=[times.warmup_queries], steady=times.steady),
+        cold=Cold(load_ms=(times.load_ms,), first_ms=(times.first_ms,)),
+        conditions=tuple(
+            Conditions(round=number, p50_ms=float(np.median(samples)), turns=(1,) * len(samples))
+            for number, samples in enumerate(stretches)
+        ),
+    )
+
+
+def _stretches(report: Report, name: str) -> Stretches:
+    """The mean of each turn in ms, in stretches."""
+    means = np.array([turn.ms / turn.queries for turn in report.models[name].turns])
+    return [stretch for stretch in np.array_split(means, STRETCHES) if len(stretch)]
 
 
 def _compared(visit: Visit, which: str, model: Model, codes: GoldenCodes) -> dict[str, OutputParity] | None:
@@ -123,30 +133,29 @@ def _compared(visit: Visit, which: str, model: Model, codes: GoldenCodes) -> dic
     return codes.total([found[index] for index in sorted(found)]) if len(found) == codes.images else None
 
 
-def _ratios(candidates: Sequence[CandidateResult]) -> tuple[Ratio, ...]:
+def _ratios(candidates: Sequence[CandidateResult], report: Report) -> tuple[Ratio, ...]:
     """Each exact model over each peer, turn by turn."""
     found = []
     for ours in candidates:
         for peer in candidates:
-            if ours.exact and not peer.exact and ours.latency and peer.latency:
-                interval, rounds = intervals.ratio(_by_turn(ours.latency), _by_turn(peer.latency))
+            if ours.exact and peer.peer and ours.latency and peer.latency:
+                pair = [
+                    [[np.array([mean]) for mean in stretch] for stretch in _stretches(report, name)]
+                    for name in (ours.name, peer.name)
+                ]
+                interval, rounds = intervals.ratio(*pair)
                 found.append(Ratio(numerator=ours.key, denominator=peer.key, ratio=interval, rounds=rounds))
     return tuple(found)
 
 
-def _by_turn(latency: Latency) -> list[list[intervals.Samples]]:
-    return [[np.array([sample]) for sample in process] for process in latency.samples_ms]
-
-
-def _with_page(verdict: Validity, candidates: Sequence[CandidateResult], report: Report) -> Validity:
-    """The verdict on a run, and what a page alone knows: a clock that steps, a page out of sight, turns that drift."""
-    page = tuple(_page(report))
-    drift = tuple(_drift([c for c in candidates if c.latency], verdict.bounds["drift"]))
-    return Validity(
-        valid=verdict.valid and not page and not drift,
-        reasons=(*page, *verdict.reasons, *drift),
-        ratio_reasons=(*page, *verdict.ratio_reasons),
-        unknown=tuple(name for name in verdict.unknown if name != "drift"),
+def _with_page(verdict: Validity, report: Report) -> Validity:
+    """The verdict, and what speaks against the page or its clock."""
+    against = tuple(_page(report))
+    return replace(
+        verdict,
+        valid=verdict.valid and not against,
+        reasons=against + verdict.reasons,
+        ratio_reasons=against + verdict.ratio_reasons,
         bounds={**verdict.bounds, "clock_share": CLOCK_SHARE},
     )
 
@@ -162,16 +171,3 @@ def _page(report: Report) -> Iterator[str]:
             f"the browser's clock steps by {report.clock_step_ms:g} ms, and a turn was {shortest:.0f} ms "
             f"(at most {CLOCK_SHARE:.0%} of it is trusted)"
         )
-
-
-def _drift(timed: Sequence[CandidateResult], bound: float) -> Iterator[str]:
-    for candidate in timed:
-        assert candidate.latency is not None
-        turns = np.array(candidate.latency.samples_ms[0])
-        third = max(1, len(turns) // 3)
-        drift = float(np.median(turns[-third:]) / np.median(turns[:third])) - 1
-        if abs(drift) > bound:
-            yield (
-                f"latencies drifted by {drift:+.0%} from the first to the last turns ({candidate.name}; at most "
-                f"{bound:.0%} is trusted): a phone that becomes warm slows down"
-            )

@@ -6,12 +6,11 @@ import dataclasses
 import json
 from pathlib import Path
 
-import jsonschema
 import numpy as np
 import pytest
 
 from litehrnet_stage2.runtime.bundle import Bundle
-from litehrnet_stage2.runtime.latency import SCHEMA_VERSION, Result, Run, read_result, schema
+from litehrnet_stage2.runtime.latency import SCHEMA_VERSION, Result, Run, read_result
 from litehrnet_stage2.runtime.web import GoldenCodes, Model, vendor
 from litehrnet_stage2.runtime.web.answer import answer
 from litehrnet_stage2.runtime.web.browser import browser
@@ -95,6 +94,7 @@ def test_quiet_times_are_believed_and_what_a_browser_hides_is_unknown(codes: Gol
     assert ratio.cpu_time is None
     assert run.machine.temperature_c is None
     assert run.machine.governor is None
+    assert {"temperature", "throttling", "clock", "load"} <= set(run.validity.unknown)
     assert run.candidates[0].latency is not None
     assert run.candidates[0].latency.queries == 32  # a sample is the mean of a turn
 
@@ -104,7 +104,7 @@ def test_quiet_times_are_believed_and_what_a_browser_hides_is_unknown(codes: Gol
     [
         ({"hidden": True}, "out of sight"),
         ({"clock_step_ms": 16.7}, "clock steps by 16.7 ms"),
-        ({"models": {"web": times(30.0, steady=False), "web-fp32": times(34.0)}}, "never became steady (web)"),
+        ({"models": {"web": times(30.0, steady=False), "web-fp32": times(34.0)}}, "never became steady (web, 1 thread)"),
         ({"models": {"web": times(30.0, drift=0.3), "web-fp32": times(34.0, drift=0.3)}}, "drifted by +"),
         ({"models": {"web": times(30.0, spread=0.4), "web-fp32": times(34.0)}}, "interval of a ratio is"),
     ],
@@ -143,9 +143,7 @@ def test_the_file_is_one_that_report_reads(codes: GoldenCodes, tmp_path: Path) -
         weights="the bundle's",
         runs=(run_of(codes), run_of(codes, timed=False, models={}, failure="out of memory")),
     )
-    plain = json.loads(json.dumps(dataclasses.asdict(result)))
-    jsonschema.validate(plain, schema(), cls=jsonschema.Draft202012Validator)
-    (tmp_path / "web.json").write_text(json.dumps(plain))
+    (tmp_path / "web.json").write_text(json.dumps(dataclasses.asdict(result)))
     assert read_result(tmp_path / "web.json") == result
 
 
