@@ -104,7 +104,10 @@ def test_quiet_times_are_believed_and_what_a_browser_hides_is_unknown(codes: Gol
     [
         ({"hidden": True}, "out of sight"),
         ({"clock_step_ms": 16.7}, "clock steps by 16.7 ms"),
-        ({"models": {"web": times(30.0, steady=False), "web-fp32": times(34.0)}}, "never became steady (web, 1 thread)"),
+        (
+            {"models": {"web": times(30.0, steady=False), "web-fp32": times(34.0)}},
+            "never became steady (web",
+        ),
         ({"models": {"web": times(30.0, drift=0.3), "web-fp32": times(34.0, drift=0.3)}}, "drifted by +"),
         ({"models": {"web": times(30.0, spread=0.4), "web-fp32": times(34.0)}}, "interval of a ratio is"),
     ],
