@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.box import HEAVY_HEAD, Box
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -128,9 +128,9 @@ def working(*, verbose: bool) -> Iterator[Progress]:
         yield progress
 
 
-def table(*columns: str, title: str | None = None, right: Collection[str] = (), box: Box = HEAVY_HEAD) -> Table:
-    """A table that cuts no name: what does not fit into its column goes on in the next line."""
-    made = Table(title=title, box=box)
+def table(*columns: str, title: str | None = None, right: Collection[str] = ()) -> Table:
+    """A slim table that cuts no name: what does not fit into its column goes on in the next line."""
+    made = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for column in columns:
         made.add_column(column, overflow="fold", justify="right" if column in right else "left")
     return made

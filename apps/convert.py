@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 
-from litehrnet_stage2.apps import console
+from litehrnet_stage2.apps import console, quality
 from litehrnet_stage2.reference.contract.artifacts import ARTIFACTS, DEFAULT_TARGETS
 from litehrnet_stage2.reference.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from rich.table import Table
 
     from litehrnet_stage2.reference.manifest import Manifest
 
@@ -72,8 +72,10 @@ def convert(
             progress=progress,
         )
         console.write_json(manifest, json)
+        found = quality.quality(out)
     if str(json) != "-":
         console.out.print(_summary(manifest))
+        quality.show(found)
         console.out.print(f"Bundle: {out}", markup=False, highlight=False, soft_wrap=True)
 
 
@@ -138,7 +140,9 @@ def convert_to_bundle(
 
 
 def _summary(manifest: Manifest) -> Table:
-    table = Table("artifact", "file", "size", "int8 operators", "float operators", "delegates", title="Converted")
+    table = console.table(
+        "artifact", "file", "size", "int8 operators", "float operators", "delegates", title="Converted"
+    )
     for name, file in manifest.artifacts.items():
         coverage = manifest.coverage[name]
         size = sum(e.size_bytes for path, e in manifest.files.items() if path == file or path.startswith(f"{file}/"))

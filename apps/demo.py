@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from litehrnet_stage2.apps import console, convert, parity
+from litehrnet_stage2.apps import console, convert, parity, quality
 from litehrnet_stage2.reference.contract.artifacts import DEFAULT_TARGETS
 
 
@@ -30,6 +30,8 @@ def demo(
             progress=progress,
         )
         results = parity.check_bundle(out, runtimes=None, inputs=None, threads=1, progress=progress)
+        found = quality.quality(out)
     parity.show(results)
+    quality.show(found)
     console.out.print(f"Bundle: {out}", markup=False, highlight=False, soft_wrap=True)
     raise typer.Exit(0 if all(result.passed for result in results) else 1)

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 
-from litehrnet_stage2.apps import console
+from litehrnet_stage2.apps import console, quality
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from litehrnet_stage2.reference.integer_function import IntegerFunction
     from litehrnet_stage2.reference.manifest import Manifest
 
@@ -33,16 +34,18 @@ def inspect(
         for file in opened.manifest.files:
             opened.read(file)  # what is shown below is of these bytes, or not at all
         function = opened.function()
+        found = quality.quality(opened)
         console.write_json(opened.manifest, json)
     if str(json) == "-":
         return
     console.out.print(_coverage(opened.manifest))
     console.out.print(_quantization(function))
     _facts(opened.manifest)
+    quality.show(found)
 
 
 def _coverage(manifest: Manifest) -> Table:
-    table = Table("artifact", "delegates", "in int8", "in float", "at the border", title="Coverage contract")
+    table = console.table("artifact", "delegates", "in int8", "in float", "at the border", title="Coverage contract")
     for name, coverage in manifest.coverage.items():
         groups = (coverage[field] for field in ("int8", "floating", "boundary"))
         listed = ("\n".join(f"{count} {kind}" for kind, count in group.items()) or "none" for group in groups)
@@ -51,7 +54,7 @@ def _coverage(manifest: Manifest) -> Table:
 
 
 def _quantization(function: IntegerFunction) -> Table:
-    table = Table("tensor", "made by", "scale", "zero point", "range", title="Quantisation")
+    table = console.table("tensor", "made by", "scale", "zero point", "range", title="Quantisation")
     kinds = {node.name: type(node).__name__ for node in function.nodes}
     for name, q in function.quantization.items():
         low, high = ((code - q.zero_point) * q.scale for code in (-128, 127))

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias, Union
 
 import typer
-from rich.table import Table
 
-from litehrnet_stage2.apps import console
+from litehrnet_stage2.apps import console, quality
 from litehrnet_stage2.reference.errors import InputError
 
 if TYPE_CHECKING:
@@ -67,9 +66,11 @@ def parity(
         results = check_bundle(
             bundle, runtimes=runtime, inputs=inputs, threads=threads, device=device, progress=progress
         )
+        found = quality.quality(bundle)
         console.write_json([plain(result) for result in results], json)
     if str(json) != "-":
         show(results)
+        quality.show(found)
     raise typer.Exit(0 if all(result.passed for result in results) else 1)
 
 
@@ -204,9 +205,11 @@ def show(results: Sequence[Checked]) -> None:
 
 def show_codes(results: Sequence[ParityResult]) -> None:
     """Print the table, and the flips where inputs lay off the grid."""
-    table = Table(title=f"Parity with the golden codes, {results[0].images} inputs")
-    for column in ("runtime", "output", "compared", "mismatches", "largest", "SHA-256"):
-        table.add_column(column, justify="right" if column in ("compared", "mismatches", "largest") else "left")
+    table = console.table(
+        *("runtime", "output", "compared", "mismatches", "largest", "SHA-256"),
+        title=f"Parity with the golden codes, {results[0].images} inputs",
+        right=("compared", "mismatches", "largest"),
+    )
     for result in results:
         for index, (name, output) in enumerate(result.outputs.items()):
             noise = "" if output.sqnr_db is None else f", {output.sqnr_db:.1f} dB"
@@ -240,9 +243,11 @@ def show_codes(results: Sequence[ParityResult]) -> None:
 
 def show_fidelity(results: Sequence[FidelityResult]) -> None:
     """Print the signal to noise of each output, and what it has to reach."""
-    table = Table(title=f"Fidelity to the float network, {results[0].images} inputs, signal to noise in dB")
-    for column in ("runtime", "output", "its own", "golden codes", "at least", "verdict"):
-        table.add_column(column, justify="left" if column in ("runtime", "output", "verdict") else "right")
+    table = console.table(
+        *("runtime", "output", "its own", "golden codes", "at least", "verdict"),
+        title=f"Fidelity to the float network, {results[0].images} inputs, signal to noise in dB",
+        right=("its own", "golden codes", "at least"),
+    )
     for result in results:
         for index, (name, output) in enumerate(result.outputs.items()):
             table.add_row(

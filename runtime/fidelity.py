@@ -6,7 +6,7 @@ no worse, in signal to noise against the float network, by more than half a deci
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -81,16 +81,24 @@ def photographs(golden: Golden) -> int:
     return len(golden.float_y1)
 
 
+def golden_sqnr_db(golden: Golden, specs: Sequence[TensorSpec]) -> Mapping[str, float]:
+    """Signal to noise of the golden codes against the float network, by output; empty where the latter is not known."""
+    found = {}
+    for spec, ideal, codes in zip(specs, (golden.float_y1, golden.float_y2), (golden.y1, golden.y2), strict=True):
+        if len(ideal):
+            wanted = ideal.astype(np.float64)
+            exact = Quantization(np.float32(spec.scale), spec.zero_point).dequantize(codes[: len(ideal)])
+            found[spec.name] = sqnr_db(wanted, exact - wanted)
+    return found
+
+
 def compare_with_float(
     outputs: tuple[Float, Float], golden: Golden, specs: tuple[TensorSpec, TensorSpec]
 ) -> Mapping[str, OutputFidelity]:
     """What `y1` and `y2` of the photographs, float32 `[N,C,H,W]`, are worth; `specs` say what golden codes mean."""
+    due = golden_sqnr_db(golden, specs)
     compared = {}
-    ideals, codes = (golden.float_y1, golden.float_y2), (golden.y1, golden.y2)
-    for name, y, ideal, q, spec in zip(OUTPUTS, outputs, ideals, codes, specs, strict=True):
+    for name, y, ideal in zip(OUTPUTS, outputs, (golden.float_y1, golden.float_y2), strict=True):
         wanted = ideal.astype(np.float64)
-        exact = Quantization(np.float32(spec.scale), spec.zero_point).dequantize(q[: len(ideal)])
-        compared[name] = OutputFidelity(
-            sqnr_db=sqnr_db(wanted, y - wanted), golden_sqnr_db=sqnr_db(wanted, exact - wanted)
-        )
+        compared[name] = OutputFidelity(sqnr_db=sqnr_db(wanted, y - wanted), golden_sqnr_db=due[name])
     return compared

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -128,9 +129,11 @@ def compare(found: Codes, wanted: Codes, *, zero_point: int) -> OutputParity:
 
 
 def sqnr_db(signal: NDArray[np.floating], noise: NDArray[np.generic]) -> float:
-    """Signal to quantisation-noise ratio in dB."""
-    power = float(np.square(noise.astype(np.float64)).sum())
-    return 10 * float(np.log10(np.square(signal.astype(np.float64)).sum() / power))
+    """Signal to quantisation-noise ratio in dB; infinite where there is no noise, or no signal."""
+    powers = (float(np.square(array.astype(np.float64)).sum()) for array in (signal, noise))
+    with np.errstate(divide="ignore"):
+        of_signal, of_noise = (10 * float(np.log10(power)) for power in powers)
+    return math.inf if of_noise == -math.inf else of_signal - of_noise
 
 
 def _flips(session: Session, due: Golden, unsnapped: Float) -> FlipRate | None:

@@ -74,6 +74,20 @@ std::vector<int> cores(const std::string& text) {
   return cores;
 }
 
+constexpr char kHelp[] =
+    "usage: runner --model net.pte [--input x.npy]... [--output prefix] [--warmup 10] [--iterations 100]\n"
+    "              [--threads 1] [--affinity 4-7]\n\n"
+    "Runs every sample of the inputs once (outputs go to prefix.0.npy, prefix.1.npy, ...), times `warmup` and\n"
+    "`iterations` queries over them, and compares a last run with the first byte by byte. Prints one JSON object:\n"
+    "the result, or {\"error\": {\"kind\", \"message\"}} with status 2 (flags), 3 (model), 4 (file), 5 (execution)\n"
+    "or 70 (crash).\n";
+
+bool asks_for_help(int argc, char** argv) {
+  for (int i = 1; i < argc; i += 2)
+    if (!std::strcmp(argv[i], "--help") || !std::strcmp(argv[i], "-h")) return true;
+  return false;
+}
+
 Flags parse(int argc, char** argv) {
   Flags flags;
   for (int i = 1; i < argc; i += 2) {
@@ -261,7 +275,7 @@ int fail(const Failure& failure) {
 int main(int argc, char** argv) {
   for (int signal : {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT}) std::signal(signal, on_crash);
   try {
-    std::fputs(run(parse(argc, argv)).c_str(), stdout);
+    std::fputs(asks_for_help(argc, argv) ? kHelp : run(parse(argc, argv)).c_str(), stdout);
     return std::fflush(stdout) == 0 ? 0 : 4;
   } catch (const Failure& failure) {
     return fail(failure);

@@ -40,6 +40,7 @@ def test_json_in_a_file_comes_with_a_table_for_a_person(
     assert json.loads((tmp_path / "result.json").read_text())["artifacts"] == {"onnx": "stage2.onnx"}
     assert "stage2.onnx" in done.stdout
     assert f"Bundle: {out}" in done.stdout
+    assert "int8 against the float network, signal to noise: y1 " in done.stdout
     assert "Warning" not in done.stderr
 
 

@@ -15,8 +15,8 @@ def test_it_ends_with_no_mismatch_on_any_runtime_and_the_bundles_path(
     done = stage2("demo", "--out", tmp_path / "bundle")
     assert done.returncode == 0, done.stderr
     for runtime in ("golden", "executorch", "onnxruntime"):
-        (row,) = (line for line in done.stdout.splitlines() if line.startswith(f"│ {runtime}"))
-        assert [cell.strip() for cell in row.split("│")][4:6] == ["0", "0"]
+        (row,) = (line for line in done.stdout.splitlines() if line.startswith(f" {runtime}"))
+        assert row.split()[4:6] == ["0", "0"]
     assert f"Bundle: {tmp_path / 'bundle'}" in done.stdout
     manifest = Bundle.open(tmp_path / "bundle").manifest
     assert manifest.input.shape == (1, 32, 64, 128)

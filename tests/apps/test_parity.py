@@ -65,11 +65,9 @@ def test_a_gate_that_fails_is_exit_1_with_what_differs(runtime: str, stage2: Com
 def test_a_person_is_shown_the_mismatches(stage2: Command, altered: Path) -> None:
     done = stage2("parity", altered, "--runtime", "onnxruntime")
     assert done.returncode == 1
-    (row,) = (line for line in done.stdout.splitlines() if "y1" in line)
-    assert "10,752" in row
-    cells = [cell.strip() for cell in row.split("│")]
-    assert cells[4:6] == ["3", "2, " + cells[5].split(", ")[1]]
-    assert cells[5].endswith("dB")
+    (row,) = (line for line in done.stdout.splitlines() if line.startswith(" onnxruntime"))
+    _, _, output, compared, mismatches, largest, _, decibel, _ = row.split()
+    assert (output, compared, mismatches, largest, decibel) == ("y1", "10,752", "3", "2,", "dB")
 
 
 def test_a_changed_file_is_exit_2(stage2: Command, damaged: Path) -> None:

@@ -48,6 +48,14 @@ def test_outputs_are_the_golden_codes(runner: RunnerBuild, bundle: Bundle, pte: 
         np.testing.assert_array_equal(to_codes(y, bundle.manifest.outputs[i]), codes)
 
 
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_help_names_every_flag_and_status(runner: RunnerBuild, flag: str) -> None:
+    done = subprocess.run([runner.binary, flag], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0
+    for word in ("--model", "--input", "--output", "--warmup", "--iterations", "--threads", "--affinity", "70"):
+        assert word in done.stdout
+
+
 def test_every_query_is_reported(runner: RunnerBuild, pte: Path, sample: Path) -> None:
     status, result = run(runner, "--model", pte, "--input", sample, "--warmup", 4, "--iterations", 9)
     assert status == 0
