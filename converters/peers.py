@@ -18,11 +18,12 @@ from typing import TypeAlias, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from litehrnet_stage2.reference.cache_folder import cache_root
 from litehrnet_stage2.reference.errors import Stage2Error
 from litehrnet_stage2.reference.integer_function import IntegerFunction
 from litehrnet_stage2.reference.manifest import FUNCTION, GOLDEN
 from litehrnet_stage2.runtime.bundle import Bundle
-from litehrnet_stage2.runtime.devices.cache import build_once, cache_root, fingerprint
+from litehrnet_stage2.runtime.devices.cache import build_once, fingerprint
 from litehrnet_stage2.runtime.latency.environment import versions
 from litehrnet_stage2.runtime.latency.plan import Candidate
 

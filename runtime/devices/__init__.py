@@ -1,6 +1,6 @@
 """Devices: this machine, emulated Arm CPUs, boards over ssh, phones over adb, behind one interface."""
 
-from litehrnet_stage2.runtime.devices.cache import cache_root
+from litehrnet_stage2.reference.cache_folder import cache_root
 from litehrnet_stage2.runtime.devices.device import (
     Device,
     EmulatedDevice,

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shlex
 import shutil
-import stat
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from litehrnet_stage2.reference.cache_folder import CacheError, private_folder
 from litehrnet_stage2.reference.files import write_whole
 from litehrnet_stage2.runtime.child import ChildError, run_bounded
 from litehrnet_stage2.runtime.devices.errors import DeviceError
@@ -33,14 +32,6 @@ def silent(_: str) -> None:
     """The progress callback that says nothing."""
 
 
-def cache_root() -> Path:
-    """`$LITEHRNET_STAGE2_CACHE`, else `litehrnet-stage2` in `$XDG_CACHE_HOME`, else in `~/.cache`."""
-    if own := os.environ.get("LITEHRNET_STAGE2_CACHE"):
-        return Path(own).expanduser().absolute()
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser().absolute() / "litehrnet-stage2"
-
-
 def build_once(folder: Path, build: Callable[[Path], None]) -> Path:
     """Return `folder`, made by `build(fresh folder)` if it is not there, and verified by the hashes of its files.
 
@@ -48,11 +39,10 @@ def build_once(folder: Path, build: Callable[[Path], None]) -> Path:
     two that build at once the second to finish discards its copy.
 
     Raises:
-        DeviceError: the folder or the one that holds it belongs to somebody else, others may write to it, or a file
+        CacheError: the folder or the one that holds it belongs to somebody else, others may write to it, or a file
             in it is not what was put there.
     """
-    folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    make_private(folder.parent)
+    private_folder(folder.parent)
     if not folder.is_dir():
         beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         try:
@@ -65,33 +55,11 @@ def build_once(folder: Path, build: Callable[[Path], None]) -> Path:
                     raise
         finally:
             shutil.rmtree(beside, ignore_errors=True)
-    make_private(folder)
+    private_folder(folder)
     if not (folder / LIST).is_file():  # a version before this one made it, where nobody else could write
         _write_list(folder)
     _verify(folder)
     return folder
-
-
-def make_private(folder: Path) -> None:
-    """Have nobody but this user read a folder.
-
-    Raises:
-        DeviceError: it belongs to somebody else, or others may have written to it.
-    """
-    found = folder.stat()
-    user = os.geteuid() if hasattr(os, "geteuid") else found.st_uid
-    if found.st_uid != user:
-        raise DeviceError(
-            f"{folder} belongs to another user (number {found.st_uid}), who could plant programs there: name a folder "
-            "of your own in LITEHRNET_STAGE2_CACHE"
-        )
-    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise DeviceError(
-            f"other users may write to {folder}, and what lies there is run: delete it "
-            f"(`rm -r {shlex.quote(str(folder))}`) and run again"
-        )
-    if stat.S_IMODE(found.st_mode) & 0o077:
-        folder.chmod(0o700)
 
 
 def _contents(folder: Path) -> dict[str, str]:
@@ -119,7 +87,7 @@ def _verify(folder: Path) -> None:
     found = _contents(folder)
     if due != found:
         changed = sorted(name for name in {*due, *found} if due.get(name) != found.get(name))
-        raise DeviceError(
+        raise CacheError(
             f"{folder} holds {changed[0] if changed else LIST}, which is not what was put there (it was changed or "
             f"cut short): delete the folder (`rm -r {shlex.quote(str(folder))}`) and run again"
         )

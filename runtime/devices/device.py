@@ -13,9 +13,10 @@ from typing import Any, Self, TypedDict, Unpack
 import numpy as np
 import numpy.typing as npt
 
+from litehrnet_stage2.reference.cache_folder import cache_root
 from litehrnet_stage2.reference.contract import litert_delegate
 from litehrnet_stage2.runtime.child import PYTHON
-from litehrnet_stage2.runtime.devices.cache import Progress, cache_root, silent
+from litehrnet_stage2.runtime.devices.cache import Progress, silent
 from litehrnet_stage2.runtime.devices.emulation import (
     LIBRARY_WHEELS,
     CpuModel,

@@ -10,10 +10,10 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from litehrnet_stage2.reference.cache_folder import cache_root
 from litehrnet_stage2.runtime.devices.cache import (
     Progress,
     build_once,
-    cache_root,
     call,
     fingerprint,
     silent,

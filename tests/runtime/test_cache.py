@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from litehrnet_stage2.runtime.devices import DeviceError
+from litehrnet_stage2.reference.cache_folder import CacheError
 from litehrnet_stage2.runtime.devices.cache import LIST, build_once
 from litehrnet_stage2.runtime.devices.wheels import pinned
 
@@ -43,20 +43,20 @@ def test_it_is_this_users_alone(made: Path) -> None:
 def test_what_was_changed_is_refused_with_the_folder_to_delete(made: Path, name: str) -> None:
     (made / name).unlink(missing_ok=True)
     (made / name).write_bytes(b"cod")
-    with pytest.raises(DeviceError, match=rf"{made} holds \S+, which is not what was put there .*`rm -r {made}`"):
+    with pytest.raises(CacheError, match=rf"{made} holds \S+, which is not what was put there .*`rm -r {made}`"):
         again(made)
 
 
 def test_a_file_that_is_missing_is_named(made: Path) -> None:
     (made / "lib" / "loader.so").unlink()
-    with pytest.raises(DeviceError, match=r"holds lib/loader\.so, which is not what was put there"):
+    with pytest.raises(CacheError, match=r"holds lib/loader\.so, which is not what was put there"):
         again(made)
 
 
 def test_a_folder_that_others_may_write_to_is_refused(made: Path) -> None:
     for folder in (made, made.parent):
         folder.chmod(0o777)
-        with pytest.raises(DeviceError, match=rf"other users may write to {folder}, and what lies there is run"):
+        with pytest.raises(CacheError, match=rf"other users may write to {folder}, and what lies there is run"):
             again(made)
         folder.chmod(0o700)
 
@@ -65,7 +65,7 @@ def test_a_folder_that_others_may_write_to_is_refused(made: Path) -> None:
 def test_a_folder_of_another_user_is_refused(made: Path) -> None:
     for folder in (made, made.parent):
         os.chown(folder, 65534, 65534)
-        with pytest.raises(DeviceError, match=rf"{folder} belongs to another user \(number 65534\)"):
+        with pytest.raises(CacheError, match=rf"{folder} belongs to another user \(number 65534\)"):
             again(made)
         os.chown(folder, 0, 0)
 
@@ -76,7 +76,7 @@ def test_a_folder_that_others_could_only_read_becomes_private(made: Path) -> Non
     again(made)
     assert stat.S_IMODE(made.stat().st_mode) == 0o700
     (made / "lib" / "loader.so").write_bytes(b"other")
-    with pytest.raises(DeviceError):
+    with pytest.raises(CacheError):
         again(made)
 
 
