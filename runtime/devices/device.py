@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,8 +12,10 @@ from typing import Any, Self, TypedDict, Unpack
 import numpy as np
 import numpy.typing as npt
 
+from litehrnet_stage2.reference.array_files import read_npy
 from litehrnet_stage2.reference.cache_folder import cache_root
 from litehrnet_stage2.reference.contract import litert_delegate
+from litehrnet_stage2.reference.errors import InputError
 from litehrnet_stage2.runtime.child import PYTHON
 from litehrnet_stage2.runtime.devices.cache import Progress, silent
 from litehrnet_stage2.runtime.devices.emulation import (
@@ -24,7 +25,7 @@ from litehrnet_stage2.runtime.devices.emulation import (
     prepare_emulation,
     qemu_program,
 )
-from litehrnet_stage2.runtime.devices.errors import DeviceError, RunnerError
+from litehrnet_stage2.runtime.devices.errors import DeviceError
 from litehrnet_stage2.runtime.devices.facts import (
     FACTS_SCRIPT,
     CoreKind,
@@ -33,13 +34,20 @@ from litehrnet_stage2.runtime.devices.facts import (
     known_features,
     parse_facts,
 )
+from litehrnet_stage2.runtime.devices.reply import Output, Reply, read_reply
 from litehrnet_stage2.runtime.devices.toolchain import (
     EXECUTORCH_VERSION,
     build_instruction_counter,
     build_runner,
     canonical_arch,
 )
-from litehrnet_stage2.runtime.devices.transport import LocalTransport, Transport, run_local
+from litehrnet_stage2.runtime.devices.transport import (
+    MOST_FETCHED_BYTES,
+    LocalTransport,
+    Transport,
+    printable,
+    run_local,
+)
 
 Array = npt.NDArray[Any]
 
@@ -162,7 +170,7 @@ class Device:
         done = self._transport.run(["sh", "-c", FACTS_SCRIPT], timeout_s=60)
         machine = next((line[9:] for line in done.stdout.splitlines() if line.startswith("@machine\t")), "")
         if done.status or not machine:
-            raise DeviceError(f"{self.name} does not say what it is: {done.stderr.strip() or 'no uname'}")
+            raise DeviceError(f"{self.name} does not say what it is: {done.stderr.strip()[-1000:] or 'no uname'}")
         return parse_facts(done.stdout, device=self.name, arch=canonical_arch(machine))
 
     def run(
@@ -208,9 +216,9 @@ class Device:
         )
         done = self._transport.run([*self._python_words(library), "-c", program], timeout_s=60)
         if done.status:
-            said = done.stderr.strip().rpartition("\n")[2]
+            said = done.stderr.strip().rpartition("\n")[2][-1000:]
             raise DeviceError(f"{self.name} cannot run {library} ({said}): install {package} there")
-        return done.stdout.strip()
+        return done.stdout.strip()[:100]
 
     def _command(self, library: str) -> list[str]:
         """The words that start the runner for a library, which is on the device then."""
@@ -267,37 +275,50 @@ class Device:
             self._transport.put(model, "model")
             self._transport.put(sample, "input.npy")
             files = ["--model", "./model", "--input", "./input.npy", "--output", "./output"]
-            result = self._result([*command, *files, *flags], timeout_s)
-            outputs = []
-            for i in range(len(result["outputs"])):
-                self._transport.get(f"output.{i}.npy", fetched := Path(temporary, f"output.{i}.npy"))
-                outputs.append(np.load(fetched, allow_pickle=False))
+            reply = self._reply([*command, *files, *flags], timeout_s)
+            if (len(reply.warmup_ns), len(reply.query_ns)) != (warmup, iterations):
+                raise DeviceError(
+                    f"the runner on {self.name} timed {len(reply.warmup_ns)} and {len(reply.query_ns)} queries, "
+                    f"where {warmup} and {iterations} were asked for"
+                )
+            if (size := len(inputs) * sum(output.size_bytes for output in reply.outputs)) > MOST_FETCHED_BYTES:
+                raise DeviceError(
+                    f"{self.name} has {size:,} bytes of outputs, and at most {MOST_FETCHED_BYTES:,} are fetched"
+                )
+            outputs = tuple(
+                self._fetch(i, output, len(inputs), Path(temporary)) for i, output in enumerate(reply.outputs)
+            )
         timed = not self.emulated
         return NativeRun(
-            outputs=tuple(outputs),
-            load_ms=result["load_ms"] if timed else None,
-            first_ms=result["first_ms"] if timed else None,
-            warmup_ns=tuple(result["warmup_ns"]) if timed else (),
-            query_ns=tuple(result["query_ns"]) if timed else (),
-            outputs_repeat=result["outputs_repeat"],
-            rss_peak_mib=result["rss_peak_mib"] if timed else None,
-            threads=result["threads"],
-            cpu_features=tuple(result.get("cpu_features", ())),
+            outputs=outputs,
+            load_ms=reply.load_ms if timed else None,
+            first_ms=reply.first_ms if timed else None,
+            warmup_ns=reply.warmup_ns if timed else (),
+            query_ns=reply.query_ns if timed else (),
+            outputs_repeat=reply.outputs_repeat,
+            rss_peak_mib=reply.rss_peak_mib if timed else None,
+            threads=reply.threads,
+            cpu_features=tuple(printable(feature) for feature in reply.cpu_features),
             affinity=tuple(affinity),
-            runtime=result["runtime"],
+            runtime=printable(reply.runtime),
             facts=facts,
         )
 
-    def _result(self, argv: list[str], timeout_s: float) -> dict[str, Any]:
-        done = self._transport.run(argv, timeout_s=timeout_s)
+    def _fetch(self, index: int, one: Output, samples: int, folder: Path) -> Array:
+        """An output's file, compared with what the reply said of it."""
+        name = f"output.{index}.npy"
+        self._transport.get(name, folder / name)
         try:
-            result: dict[str, Any] = json.loads(done.stdout.strip().rpartition("\n")[2])
-        except json.JSONDecodeError as error:
-            said = (done.stderr.strip() or done.stdout.strip())[-1000:] or "nothing"
-            raise DeviceError(f"the runner on {self.name} ended with status {done.status} and said: {said}") from error
-        if problem := result.get("error"):
-            raise RunnerError(problem["kind"], f"{self.name}: {problem['message']}")
-        return result
+            found = read_npy(folder / name)
+        except InputError as error:
+            raise DeviceError(f"{self.name} sent an output that cannot be read: {error}") from error
+        due = (samples * one.shape[0], *one.shape[1:])
+        if found.dtype != one.dtype or found.shape != due:
+            raise DeviceError(f"{self.name} sent {found.dtype} {list(found.shape)}, and said {one.dtype} {list(due)}")
+        return found
+
+    def _reply(self, argv: list[str], timeout_s: float) -> Reply:
+        return read_reply(self._transport.run(argv, timeout_s=timeout_s), self.name)
 
 
 class EmulatedDevice(Device):
@@ -346,14 +367,14 @@ class EmulatedDevice(Device):
             self._transport.put(sample, "input.npy")
             for iterations in (1, 1 + queries):
                 flags = ["--model", "./model", "--input", "./input.npy", "--iterations", str(iterations)]
-                result = self._result([*argv, *flags], timeout_s)
+                reply = self._reply([*argv, *flags], timeout_s)
                 self._transport.get("instructions.txt", counted)
                 counts.append(int(counted.read_text()))
         return InstructionCount(
             per_inference=(counts[1] - counts[0]) / queries,
             queries=queries,
             cpu=self.cpu.name,
-            runtime=result["runtime"],
+            runtime=reply.runtime,
         )
 
     def library_version(self, library: str) -> str:

@@ -21,7 +21,7 @@ from typing import IO
 
 from litehrnet_stage2.runtime.child import end_with_children
 from litehrnet_stage2.runtime.devices.errors import DeviceError
-from litehrnet_stage2.runtime.devices.transport import Completed, checked_name, printable, run_local
+from litehrnet_stage2.runtime.devices.transport import Completed, as_text, checked_name, run_local
 
 _HOLD = """
 umask 077
@@ -101,7 +101,7 @@ class ShellTransport(ABC):
         if folder is None:
             # What it has to say of a failure it has said by now; a session that lives on says nothing.
             holder.kill()
-            said = printable(_line(holder.stderr, seconds=1, end=b"")).strip() or printable(line).strip()
+            said = as_text(_line(holder.stderr, seconds=1, end=b"")).strip() or as_text(line).strip()
             self.remove()
             advice = self._advice(said)
             raise DeviceError(f"cannot work on {self.label}: {said[-_LONGEST_SAYING:] or 'it did not answer'}{advice}")

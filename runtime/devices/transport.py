@@ -131,10 +131,14 @@ def run_local(
         )
     except ChildError as error:
         raise DeviceError(str(error)) from error
-    return Completed(status=done.status, stdout=printable(done.stdout), stderr=printable(done.stderr))
+    return Completed(status=done.status, stdout=as_text(done.stdout), stderr=as_text(done.stderr))
 
 
-def printable(said: bytes) -> str:
-    """What a device said as text that does nothing to a terminal: tabs and line ends stay, other controls do not."""
-    text = said.decode(errors="replace").replace("\r\n", "\n")
-    return "".join(c if c.isprintable() or c in "\n\t" else f"\\x{ord(c):02x}" for c in text)
+def printable(said: str) -> str:
+    """Text of a device that does nothing to a terminal: tabs and line ends stay, other controls become escapes."""
+    return "".join(c if c.isprintable() or c in "\n\t" else f"\\x{ord(c):02x}" for c in said)
+
+
+def as_text(said: bytes) -> str:
+    """What a device sent, as `printable` text."""
+    return printable(said.decode(errors="replace").replace("\r\n", "\n"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import resource
 import time
 from pathlib import Path
@@ -9,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from litehrnet_stage2.runtime.child import ChildError, run_bounded
-from litehrnet_stage2.runtime.devices import Device, DeviceError
+from litehrnet_stage2.runtime.devices import Device, DeviceError, RunnerError
 from litehrnet_stage2.runtime.devices.facts import parse_facts
+from litehrnet_stage2.runtime.devices.reply import read_reply
+from litehrnet_stage2.runtime.devices.transport import Completed
 from tests.runtime.hostile_device import HostileTransport, Lies
 
 ENDLESS = "exec yes"
@@ -114,3 +117,54 @@ def test_what_a_device_says_does_nothing_to_a_terminal(storage: Path) -> None:
     lies = Lies({"run": "printf '@machine\\taarch64\\n@soc\\t\\033[31mred\\n'"})
     with Device("board", HostileTransport(storage, lies)) as device:
         assert device.facts().soc == "\\x1b[31mred"
+
+
+GOOD = {
+    "runtime": "executorch 1.5.1", "threads": 1, "load_ms": 1.0, "first_ms": 1.0, "warmup_ns": [], "query_ns": [5],
+    "outputs_repeat": True, "rss_peak_mib": None, "outputs": [{"dtype": "<f4", "shape": [1, 2]}],
+}  # fmt: skip
+
+
+def replied(values: object) -> Completed:
+    return Completed(status=0, stdout=f"a library says hello\n{json.dumps(values)}\n", stderr="")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"query_ns": None}, "query_ns is None, not a list"),
+        ({"query_ns": ["5"]}, r"query_ns\[0\] is '5', not a whole number"),
+        ({"query_ns": [-5]}, "-5 is below 0"),
+        ({"load_ms": float("inf")}, "Infinity"),
+        ({"load_ms": 1e300}, "load_ms is 1e\\+300"),
+        ({"outputs_repeat": "yes"}, "outputs_repeat is 'yes', not true or false"),
+        ({"outputs": {}}, "outputs is {}, not a list"),
+        ({"outputs": [{"dtype": "<f4", "shape": [1]}] * 100}, "100 outputs are more than 64"),
+        ({"outputs": [{"dtype": "O", "shape": [1]}]}, "the dtype 'O' is none of"),
+        ({"outputs": [{"dtype": "<f4", "shape": [-1, -1]}]}, r"the shape \[-1, -1\] is none"),
+        ({"runtime": "\ud800"}, "runtime is '.*', not Unicode text"),
+        ({"error": "broken"}, "error is 'broken', not an object"),
+        ({"error": {"kind": 5, "message": ""}}, "error.kind is 5, not text"),
+    ],
+)
+def test_a_reply_that_makes_no_sense_is_refused(change: dict[str, object], message: str) -> None:
+    assert read_reply(replied(GOOD), "board").query_ns == (5,)
+    with pytest.raises(DeviceError, match=f"the runner on board .*{message}"):
+        read_reply(replied({**GOOD, **change}), "board")
+
+
+@pytest.mark.parametrize("values", [None, [], 5, "text", {}, [[[]]]])
+def test_a_reply_of_another_kind_is_refused(values: object) -> None:
+    with pytest.raises(DeviceError, match="the runner on board replied what makes no sense"):
+        read_reply(replied(values), "board")
+
+
+def test_a_reply_nested_beyond_the_parser_is_refused() -> None:
+    with pytest.raises(DeviceError, match="the runner on board ended with status 0 and said"):
+        read_reply(Completed(status=0, stdout="[" * 100_000, stderr=""), "board")
+
+
+def test_a_refusal_does_nothing_to_a_terminal() -> None:
+    with pytest.raises(RunnerError, match=r"board: no \\x1b\[2J") as caught:
+        read_reply(replied({"error": {"kind": "model", "message": "no \x1b[2J"}}), "board")
+    assert caught.value.kind == "model"
