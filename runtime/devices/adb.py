@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
+from litehrnet_stage2.runtime.child import ChildError, run_bounded
 from litehrnet_stage2.runtime.devices.shell import ShellTransport
 from litehrnet_stage2.runtime.devices.transport import MOST_FETCHED_BYTES, TRANSFER_TIMEOUT_S, Completed, run_local
+
+FIRST_THAT_PAIRS = 30
+"""Version of Android's platform-tools whose `adb` has `pair`, for a phone without a cable."""
 
 
 class AdbTransport(ShellTransport):
@@ -46,3 +51,20 @@ class AdbTransport(ShellTransport):
         if "more than one" in said:
             return "\nName one as `adb:SERIAL`; `adb devices` lists them"
         return ""
+
+
+def describe_adb(program: Path) -> str:
+    """An `adb`, its version, and whether it can pair with a phone without a cable; starts no server and no phone."""
+    try:
+        said = run_bounded([str(program), "version"], timeout_s=10.0).stdout.decode("utf-8", "replace")
+    except ChildError as error:
+        return f"{program}, of unknown version ({error})"
+    found = re.search(r"^Version (\d+)[.\d]*", said, re.MULTILINE)
+    if found is None:
+        return f"{program}, of unknown version"
+    if int(found[1]) >= FIRST_THAT_PAIRS:
+        return f"{program} {found[0].removeprefix('Version ')}, by cable or paired"
+    return (
+        f"{program} {found[0].removeprefix('Version ')}, by cable; pairing without one needs "
+        f"{FIRST_THAT_PAIRS} or later: Android's platform-tools have it"
+    )

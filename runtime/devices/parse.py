@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from litehrnet_stage2.reference.errors import InputError
-from litehrnet_stage2.runtime.devices.adb import AdbTransport
+from litehrnet_stage2.runtime.devices.adb import AdbTransport, describe_adb
 from litehrnet_stage2.runtime.devices.cache import Progress, silent
 from litehrnet_stage2.runtime.devices.device import Device, EmulatedDevice, local_device
 from litehrnet_stage2.runtime.devices.emulation import CPU_MODELS, qemu_program
@@ -67,7 +67,7 @@ def check_devices() -> tuple[DeviceCheck, ...]:
         _check("local", lambda: f"runner built with {find_compiler(host_arch())}"),
         _check("emulated", lambda: f"{qemu_program()}, runner built with {find_compiler('aarch64')}"),
         _check("ssh", lambda: str(find_tool("ssh", package="openssh-client"))),
-        _check("adb", lambda: str(find_tool("adb", package="adb"))),
+        _check("adb", lambda: describe_adb(find_tool("adb", package="adb"))),
     )
 
 

@@ -164,6 +164,30 @@ def test_doctor_names_every_kind_and_what_it_lacks(monkeypatch: pytest.MonkeyPat
     assert all(not check.ready and "apt-get install" in check.message for check in checks)
 
 
+@pytest.mark.parametrize(
+    ("version", "said"),
+    [
+        ("Version 29.0.6-debian", "29.0.6, by cable; pairing without one needs 30 or later"),
+        ("Version 30.0.0-6374843", "30.0.0, by cable or paired"),
+        ("Version 35.0.2-12147458", "35.0.2, by cable or paired"),
+        ("nothing", ", of unknown version"),
+    ],
+)
+def test_doctor_says_when_adb_is_too_old_to_pair(
+    monkeypatch: pytest.MonkeyPatch, tmp_path, version: str, said: str
+) -> None:
+    adb = tmp_path / "adb"
+    adb.write_text(
+        f"#!/bin/sh\n[ \"$*\" = version ] && echo 'Android Debug Bridge version 1.0.41' && echo '{version}'\n"
+    )
+    adb.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    (check,) = [check for check in check_devices() if check.kind == "adb"]
+    assert check.ready
+    assert check.message.startswith(str(adb))
+    assert said in check.message
+
+
 def test_local_files_are_linked_and_removed(tmp_path) -> None:
     (tmp_path / "x").write_text("content")
     transport = LocalTransport()
