@@ -130,15 +130,19 @@ def _prepare(
     if collect is not None:
         collect.mkdir(parents=True, exist_ok=True)
     room = Room(codes, models, golden_sha256=opened.manifest.golden_sha256, weights=weights, json=json, folder=collect)
-    page = {name: resources.files(__package__).joinpath("page", name).read_bytes() for name in PAGE}
     server = WebServer(
         bind,
         token=secrets.token_urlsafe(16),
-        files=site_files(page, opened.folder.absolute().name, codes, models, Plan()),
+        files=site_files(page_files(), opened.folder.absolute().name, codes, models, Plan()),
         route=Visits(codes, models, room.take).route,
         tls=None if tls is None else certificate(tls),
     )
     return server, room
+
+
+def page_files() -> dict[str, bytes]:
+    """The page, by file name."""
+    return {name: resources.files(__package__).joinpath("page", name).read_bytes() for name in PAGE}
 
 
 def bundle_models(bundle: Bundle) -> dict[str, Model]:
