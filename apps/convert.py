@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,9 +18,26 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from litehrnet_stage2.reference.manifest import Manifest
+    from litehrnet_stage2.reference.stage2 import Stage2
 
-CALIBRATION_IMAGES = 16
+EXAMPLE_IMAGES = 16
+MOST_CALIBRATION_MAPS = 512
 GOLDEN_IMAGES = 3
+
+
+def parse_size(text: str | None) -> tuple[int, int] | None:
+    """`(height, width)` of `HxW`, both even; a callback of an option.
+
+    Raises:
+        typer.BadParameter: it is not that.
+    """
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d{1,5})[xX](\d{1,5})", text)
+    size = (int(found[1]), int(found[2])) if found else (1, 1)
+    if any(length % 2 or not length for length in size):
+        raise typer.BadParameter(f"{text!r} is not HxW, the even height and width of the features, such as 64x128")
+    return size
 
 
 def convert(
@@ -29,11 +47,16 @@ def convert(
         typer.Option(help="A .safetensors checkpoint, float or fine-tuned. Default: the weights that ship."),
     ] = None,
     calibration: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
-            help="Features float32 [N,32,H,W] in a .npy: they set the ranges of a float checkpoint, and the "
-            "first few become golden inputs. Default: photographs through the example stem."
+            help="Features float32 [N,32,H,W], a .npy, a folder of them or a quoted glob: they set the ranges of a "
+            "float checkpoint and the size, and the first few become golden inputs. Default: what a fine-tuned "
+            "checkpoint has kept; for the weights that ship, photographs through the example stem."
         ),
+    ] = None,
+    size: Annotated[
+        str | None,
+        typer.Option(help="HxW of the features to build for, if other than that of --calibration or the checkpoint."),
     ] = None,
     targets: Annotated[
         str,
@@ -61,12 +84,15 @@ def convert(
         stage2 convert --out bundle
 
         stage2 convert --checkpoint mine.safetensors --calibration features.npy --out bundle
+
+        stage2 convert --checkpoint runs/qat/qat.safetensors --out bundle
     """
     with console.working(verbose=verbose) as progress:
         manifest = convert_to_bundle(
             out,
             checkpoint=checkpoint,
             calibration=calibration,
+            size=parse_size(size),
             targets=[name.strip() for name in targets.split(",") if name.strip()],
             coreml_target=coreml_target,
             progress=progress,
@@ -83,8 +109,9 @@ def convert_to_bundle(
     out: Path,
     *,
     checkpoint: Path | None,
-    calibration: Path | None,
+    calibration: str | None,
     targets: list[str],
+    size: tuple[int, int] | None = None,
     coreml_target: str = "iOS17",
     progress: console.Progress,
 ) -> Manifest:
@@ -92,10 +119,10 @@ def convert_to_bundle(
     progress("loading torch and the checkpoint")
     import torch
 
-    from litehrnet_stage2.apps import example, features_file
+    from litehrnet_stage2.apps import example
     from litehrnet_stage2.converters.bundle import write_bundle
     from litehrnet_stage2.converters.replacement import check_replaceable
-    from litehrnet_stage2.reference.checkpoint import load_checkpoint
+    from litehrnet_stage2.reference.checkpoint import load_checkpoint, read_card
     from litehrnet_stage2.reference.contract.artifacts import check_targets
     from litehrnet_stage2.reference.freeze import freeze
     from litehrnet_stage2.reference.qat import QATStage2
@@ -103,23 +130,23 @@ def convert_to_bundle(
 
     check_targets(targets)
     check_replaceable(out)
-    model = load_checkpoint(example.checkpoint() if checkpoint is None else checkpoint)
-    if calibration is None:
-        if model.config.in_channels != example.CHANNELS:
-            raise InputError(
-                f"the checkpoint takes features of {model.config.in_channels} channels, and the photographs that ship "
-                f"become features of {example.CHANNELS}: give features of your own with --calibration"
-            )
-        features = example.features(CALIBRATION_IMAGES)
-    else:
-        features = features_file.load_features(calibration, model.config.in_channels)
+    path = example.checkpoint() if checkpoint is None else checkpoint
+    model = load_checkpoint(path)
+    features = _features(model, path, calibration, size)
     model.config.check_features(features.shape)
-    qat = model if isinstance(model, QATStage2) else None
-    if qat is None:
+    if isinstance(model, QATStage2):
+        qat = model
+        if (sqnr_db := read_card(path).sqnr_db) is not None:
+            progress(f"fine-tuned to {sqnr_db[0]:.1f} dB in Y1 and {sqnr_db[1]:.1f} dB in Y2 against its float network")
+    else:
+        if not features.any():
+            progress("warning: the features are zero everywhere, so the ranges they set fit no others")
         progress(f"calibrating on {len(features)} inputs")
         qat = QATStage2.from_float(model).calibrate(torch.from_numpy(features))
+    inputs = _of_size(features[:GOLDEN_IMAGES], size)
+    progress(f"building for features of {inputs.shape[2]}x{inputs.shape[3]}")
     progress("freezing: proving that every runtime adds alike")
-    function, proof = freeze(qat, features.shape)
+    function, proof = freeze(qat, inputs.shape)
     set_mode(qat, Mode.FLOAT)
 
     @torch.no_grad()
@@ -130,13 +157,63 @@ def convert_to_bundle(
     return write_bundle(
         function,
         proof,
-        features[:GOLDEN_IMAGES],
+        inputs,
         out,
         float_network=float_network,
         targets=targets,
         coreml_target=coreml_target,
         progress=progress,
     )
+
+
+def _features(
+    model: Stage2, checkpoint: Path, calibration: str | None, size: tuple[int, int] | None
+) -> NDArray[np.float32]:
+    """Features to set ranges from, and of which the first become golden inputs: given, kept, or the example's.
+
+    Raises:
+        InputError: there are none that fit the checkpoint; the message says what to give.
+    """
+    import numpy as np
+
+    from litehrnet_stage2.apps import example
+    from litehrnet_stage2.apps.features_file import load_features
+    from litehrnet_stage2.reference.qat import QATStage2
+
+    channels = model.config.in_channels
+    if isinstance(model, QATStage2) and not model.calibrated:
+        raise InputError(
+            f"{checkpoint} is a QATStage2 whose ranges were never set: call stage2.calibrate(features) on it, "
+            "then save_checkpoint again"
+        )
+    if calibration is not None:
+        return load_features(calibration, channels, most=MOST_CALIBRATION_MAPS)
+    if isinstance(model, QATStage2) and model.examples is not None:
+        kept: NDArray[np.float32] = model.examples.numpy()
+        return kept
+    if example.ships(checkpoint):
+        return example.features(EXAMPLE_IMAGES)
+    if not isinstance(model, QATStage2):
+        raise InputError(
+            f"{checkpoint} is a float checkpoint, and its int8 ranges come from features of {channels} channels: "
+            "give --calibration features.npy, recorded with capture_features(network, batches, Path('shards'))"
+        )
+    if size is None:
+        raise InputError(
+            f"{checkpoint} has kept no features, so the size to build for is not known: give --size HxW, the height "
+            "and width of the features that enter your Stage2, or --calibration features.npy"
+        )
+    noise = np.random.default_rng(0).uniform(float(model.input.low), float(model.input.high), (1, channels, *size))
+    return noise.astype(np.float32)
+
+
+def _of_size(features: NDArray[np.float32], size: tuple[int, int] | None) -> NDArray[np.float32]:
+    """The features cut, or mirrored at their edges, to another height and width."""
+    import numpy as np
+
+    height, width = features.shape[2:] if size is None else size
+    missing = [(0, max(0, due - has)) for due, has in zip((height, width), features.shape[2:], strict=True)]
+    return np.pad(features, [(0, 0), (0, 0), *missing], mode="symmetric")[:, :, :height, :width]
 
 
 def _summary(manifest: Manifest) -> Table:

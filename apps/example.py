@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 IMAGE_SIZE = (256, 512)
-CHANNELS = 32  # of the stem's features
 
 
 def checkpoint() -> Path:
@@ -20,6 +19,13 @@ def checkpoint() -> Path:
     from litehrnet_stage2.apps.landmarks.weights import SHIPPED
 
     return SHIPPED / "int8.safetensors"
+
+
+def ships(checkpoint: Path) -> bool:
+    """Whether a checkpoint is one of the example network's, for which `features` are right."""
+    from litehrnet_stage2.apps.landmarks.weights import SHIPPED
+
+    return checkpoint.resolve().parent == SHIPPED.resolve()
 
 
 def features(count: int) -> NDArray[np.float32]:

@@ -21,8 +21,8 @@ class WeightsError(InputError):
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The network inside `torch.compile`'s or a data-parallel wrapper, or `model` itself."""
-    while type(model).__name__ in ("OptimizedModule", "DataParallel", "DistributedDataParallel"):
+    """The network inside `torch.compile`'s, an average's or a data-parallel wrapper, or `model` itself."""
+    while type(model).__name__ in ("OptimizedModule", "DataParallel", "DistributedDataParallel", "AveragedModel"):
         model = next(model.children())
     return model
 

@@ -36,7 +36,9 @@ def register(app: typer.Typer) -> None:
 
 def qat(
     out: Annotated[Path, typer.Option(help="Folder for weights, log, plot, summary and checkpoints.")],
-    features: Annotated[str, typer.Option(help="Feature shards: a .npy file or a quoted glob, [N,32,64,128].")] = "",
+    features: Annotated[
+        str, typer.Option(help="Feature shards [N,32,64,128]: a .npy file, a folder of them or a quoted glob.")
+    ] = "",
     teacher: Annotated[
         Path | None,
         typer.Option(help="Float checkpoint (.safetensors). Default with --task landmarks: the shipped one."),
@@ -121,16 +123,17 @@ def _teacher(path: Path | None, knobs: QatConfig) -> Stage2:
 
 
 def _source(knobs: QatConfig, teacher: Stage2, features: str, network: Path | None, cache: Path) -> Source:
+    from litehrnet_stage2.apps.features_file import find_features
     from litehrnet_stage2.apps.landmarks.pool import rendered
     from litehrnet_stage2.apps.landmarks.train import TEST_SEED, TRAIN_SEED, TrainSettings
     from litehrnet_stage2.apps.landmarks.weights import SHIPPED, load_stem_and_heads
     from litehrnet_stage2.apps.qat.data import LandmarkSource, ShardSource
-    from litehrnet_stage2.apps.qat.features import FeatureShards, find_shards
+    from litehrnet_stage2.apps.qat.features import FeatureShards
 
     if knobs.task == "distillation":
         if not features:
             raise InputError("--features is missing: name the .npy shards, as `capture_features` writes them")
-        return ShardSource(FeatureShards(find_shards(features), channels=teacher.config.in_channels), knobs)
+        return ShardSource(FeatureShards(find_features(features), channels=teacher.config.in_channels), knobs)
     if features:
         raise InputError(f"--features (={features!r}) goes with task 'distillation', but the task is {knobs.task!r}")
     settings = TrainSettings()

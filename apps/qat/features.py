@@ -2,41 +2,42 @@
 
 from __future__ import annotations
 
-import glob
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from litehrnet_stage2.reference.array_files import map_npy
+from litehrnet_stage2.apps.features_file import map_features
 from litehrnet_stage2.reference.errors import InputError
+from litehrnet_stage2.reference.quantizers import ActivationQuantizer, Mode, set_mode
 from litehrnet_stage2.reference.stage2 import Stage2
 
 _CHUNK = 64  # maps read at once
+_SHARD = "features"
+_LARGEST = float(np.finfo(np.float16).max)
+_SMALLEST = float(np.finfo(np.float16).smallest_normal) * 2**8  # so that 1/256 of the largest value is normal
 
 
 class FeatureShards:
     """Feature maps of any number of `.npy` files, as one sequence.
 
-    Each file holds `[N,C,H,W]` float16 or float32; `C`, `H`, `W` are the same in all.
+    Each file holds `[N,C,H,W]` of a float dtype; `C`, `H`, `W` are the same in all.
 
     Raises:
-        ValueError: no file, an empty set, a wrong rank, channel count, size or dtype, or a value that is
+        ValueError: an empty file, a wrong rank, channel count, size or dtype, or a value that is
             not finite. Everything is checked here, before any training starts.
     """
 
     def __init__(self, paths: Sequence[Path], *, channels: int) -> None:
-        if not paths:
-            raise InputError("no feature shard: --features must name at least one .npy file (a glob will do)")
         self._shards: list[npt.NDArray[np.floating]] = []
         for path in paths:
-            shard = map_npy(path)
-            if shard.dtype not in (np.float16, np.float32):
-                raise InputError(f"{path} holds {shard.dtype}: features must be float16 or float32")
-            if shard.ndim != 4 or shard.shape[1] != channels or shard.shape[2] % 2 or shard.shape[3] % 2:
+            shard = map_features(path, channels)
+            if shard.shape[2] % 2 or shard.shape[3] % 2:
                 raise InputError(f"{path} has shape {shard.shape}: features must be [N,{channels},H,W], H and W even")
             if self._shards and shard.shape[1:] != self._shards[0].shape[1:]:
                 raise InputError(
@@ -45,8 +46,6 @@ class FeatureShards:
                 )
             self._shards.append(shard)
         self._starts = np.cumsum([0, *(len(shard) for shard in self._shards)])
-        if not len(self):
-            raise InputError(f"{', '.join(map(str, paths))}: the shards hold no feature map")
         for path, shard in zip(paths, self._shards, strict=True):
             for start in range(0, len(shard), _CHUNK):
                 if not np.isfinite(shard[start : start + _CHUNK]).all():
@@ -70,49 +69,54 @@ class FeatureShards:
         return torch.from_numpy(np.stack(maps))
 
 
-def find_shards(pattern: str) -> list[Path]:
-    """The files that a path or glob names, sorted."""
-    return sorted(Path(name) for name in glob.glob(pattern, recursive=True))  # noqa: PTH207 (absolute globs)
-
-
-def capture_features(
-    module: nn.Module, loader: Iterable[Tensor], out: Path, *, maps_per_shard: int = 256
-) -> list[Path]:
+def capture_features(module: nn.Module, loader: Iterable[Any], out: Path, *, maps_per_shard: int = 256) -> list[Path]:
     """Record what enters the Stage2 inside `module` while `module` runs over `loader`; returns the shards.
 
+    The network runs in eval mode, whatever mode its parts are in, and is as it was afterwards. Shards of an earlier
+    capture in `out` are removed before the first is written.
+
     Args:
-        module: a network with one `Stage2` (or `QATStage2`) in it, in the mode in which it should run
-            (`eval()`, normally).
+        module: a network with one `Stage2` (or `QATStage2`) in it, of any float dtype.
         loader: batches as `module` takes them.
-        out: a folder, made if missing; it gets float16 shards `[N,C,H,W]`.
+        out: a folder, made if missing; it gets shards `[N,C,H,W]`, float16 where that holds the values.
         maps_per_shard: how many maps a file holds at most.
 
     Raises:
-        ValueError: `module` holds no Stage2 or several, it never ran, or a feature is not finite in float16.
+        InputError: `module` holds no Stage2 or several, it never ran, a batch is a tuple, or a feature is not finite.
     """
     stages = [part for part in module.modules() if isinstance(part, Stage2)]
     if len(stages) != 1:
         raise InputError(f"the module holds {len(stages)} Stage2: capture_features needs one that has exactly one")
     out.mkdir(parents=True, exist_ok=True)
-    pending: list[npt.NDArray[np.float16]] = []
+    pending: list[npt.NDArray[np.float32]] = []
     written: list[Path] = []
+    batches = 0
 
-    def record(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        features = inputs[0].detach().cpu().numpy().astype(np.float16)
+    def record(_: nn.Module, inputs: tuple[Tensor, ...], keywords: dict[str, Tensor]) -> None:
+        features = (inputs[0] if inputs else keywords["features"]).detach().float().cpu().numpy()
         if not np.isfinite(features).all():
-            raise InputError("a feature is not finite in float16 (NaN, infinity or beyond 65504)")
+            raise InputError("a feature is NaN or infinite: look for it in the images and in the network before Stage2")
         pending.extend(features)
 
     def write(count: int) -> None:
-        path = out / f"features-{len(written):05d}.npy"
-        np.save(path, np.stack(pending[:count]))
+        if not written:
+            for earlier in out.glob(f"{_SHARD}-[0-9][0-9][0-9][0-9][0-9].npy"):
+                earlier.unlink()
+        path = out / f"{_SHARD}-{len(written):05d}.npy"
+        np.save(path, _compact(np.stack(pending[:count])))
         written.append(path)
         del pending[:count]
 
-    handle = stages[0].register_forward_pre_hook(record)
+    handle = stages[0].register_forward_pre_hook(record, with_kwargs=True)
     try:
-        with torch.no_grad():
+        with _at_rest(module), torch.no_grad(), torch.compiler.set_stance("force_eager"):
             for batch in loader:
+                batches += 1
+                if isinstance(batch, (tuple, list)) and isinstance(batch[0], Tensor) and batch[0].ndim == 4:
+                    raise InputError(
+                        f"the loader yields a {type(batch).__name__} of {len(batch)}, and a network takes the images "
+                        "alone: write capture_features(network, (images for images, *_ in loader), out)"
+                    )
                 module(batch)
                 while len(pending) >= maps_per_shard:
                     write(maps_per_shard)
@@ -121,5 +125,28 @@ def capture_features(
     if pending:
         write(len(pending))
     if not written:
-        raise InputError("nothing was captured: the loader is empty")
+        reason = f"the network ran {batches} batches, but not its Stage2" if batches else "the loader is empty"
+        raise InputError(f"nothing was captured: {reason}")
     return written
+
+
+@contextmanager
+def _at_rest(module: nn.Module) -> Iterator[None]:
+    """Everything in `module` in eval mode and no quantiser recording; all as it was afterwards."""
+    training = {part: part.training for part in module.modules()}
+    modes = {part: part.mode for part in module.modules() if isinstance(part, ActivationQuantizer)}
+    module.eval()
+    set_mode(module, Mode.FLOAT)
+    try:
+        yield
+    finally:
+        for part, mode in training.items():
+            part.training = mode
+        for quantizer, before in modes.items():
+            quantizer.mode = before
+
+
+def _compact(features: npt.NDArray[np.float32]) -> npt.NDArray[np.floating]:
+    """As float16, unless that would lose more than an int8 code can tell."""
+    largest = float(np.abs(features).max())
+    return features.astype(np.float16) if _SMALLEST <= largest <= _LARGEST else features

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import typer
 from numpy.typing import NDArray
 
+from litehrnet_stage2.apps.convert import parse_size
 from litehrnet_stage2.apps.features_file import load_features
 from litehrnet_stage2.reference.checkpoint import load_checkpoint, save_checkpoint
 from litehrnet_stage2.reference.qat import QATStage2
@@ -108,14 +111,88 @@ def test_a_users_mistake_writes_nothing(
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_who_brings_a_checkpoint_of_other_channels_is_told_to_bring_features(
+@pytest.fixture
+def tuned(small_checkpoint: list[str], small_features: NDArray[np.float32], tmp_path: Path) -> Path:
+    """A fine-tuned checkpoint that has kept its features."""
+    model = QATStage2.from_float(load_checkpoint(Path(small_checkpoint[1])))
+    save_checkpoint(model.calibrate(torch.from_numpy(small_features)), tmp_path / "q.safetensors", sqnr_db=(21, 20.5))
+    return tmp_path / "q.safetensors"
+
+
+def test_a_fine_tuned_checkpoint_is_built_for_its_own_maps_with_its_own_golden_inputs(
+    stage2: Command, tuned: Path, small_features: NDArray[np.float32], tmp_path: Path
+) -> None:
+    done = stage2("convert", "--checkpoint", tuned, "--targets", "onnx", "--out", tmp_path / "bundle")
+    assert done.returncode == 0, done.stderr
+    assert "building for features of 16x24 ..." in done.stderr
+    assert "fine-tuned to 21.0 dB in Y1 and 20.5 dB in Y2 against its float network" in done.stderr
+    q = Bundle.open(tmp_path / "bundle").function().input_quantization
+    assert np.array_equal(_golden_inputs(tmp_path / "bundle")[:3], q.quantize(small_features[:3]))
+
+
+def test_a_size_asked_for_is_what_is_built(stage2: Command, tuned: Path, tmp_path: Path) -> None:
+    command = ("convert", "--checkpoint", tuned, "--targets", "onnx", "--size", "32x20")
+    done = stage2(*command, "--out", tmp_path / "bundle")
+    assert done.returncode == 0, done.stderr
+    assert _golden_inputs(tmp_path / "bundle").shape[1:] == (4, 32, 20)
+
+
+def _golden_inputs(bundle: Path) -> NDArray[np.int8]:
+    opened = Bundle.open(bundle)
+    return opened.function().input_quantization.quantize(opened.golden().x)
+
+
+def test_a_tuned_checkpoint_that_kept_no_features_is_built_for_the_size_given_and_for_none_other(
+    stage2: Command, tuned: Path, tmp_path: Path
+) -> None:
+    model = load_checkpoint(tuned)
+    assert isinstance(model, QATStage2)
+    model.examples = None
+    save_checkpoint(model, tuned)
+    command = ("convert", "--checkpoint", tuned, "--targets", "onnx", "--out", tmp_path / "bundle")
+    done = stage2(*command)
+    assert done.returncode == 2
+    assert "the size to build for is not known: give --size HxW" in done.stderr
+    done = stage2(*command, "--size", "8x12")
+    assert done.returncode == 0, done.stderr
+    assert _golden_inputs(tmp_path / "bundle").shape[1:] == (4, 8, 12)
+
+
+def test_the_ranges_of_a_float_checkpoint_are_never_the_examples(
     stage2: Command, small_checkpoint: list[str], tmp_path: Path
 ) -> None:
-    """The photographs that ship become features of 32 channels."""
-    done = stage2("convert", *small_checkpoint[:2], "--out", tmp_path / "bundle")
+    for extra in ([], ["--size", "16x24"]):
+        done = stage2("convert", *small_checkpoint[:2], *extra, "--out", tmp_path / "bundle")
+        assert done.returncode == 2
+        assert "ranges come from features of 4 channels: give --calibration features.npy" in done.stderr
+
+
+def test_a_checkpoint_saved_before_it_was_calibrated_is_named_with_the_call(
+    stage2: Command, small_checkpoint: list[str], tmp_path: Path
+) -> None:
+    save_checkpoint(QATStage2.from_float(load_checkpoint(Path(small_checkpoint[1]))), tmp_path / "q.safetensors")
+    done = stage2("convert", "--checkpoint", tmp_path / "q.safetensors", "--out", tmp_path / "bundle")
     assert done.returncode == 2
-    assert "the checkpoint takes features of 4 channels" in done.stderr
-    assert "--calibration" in done.stderr
+    assert "q.safetensors is a QATStage2 whose ranges were never set: call stage2.calibrate(features)" in done.stderr
+
+
+@pytest.mark.parametrize("size", ["64", "63x128", "0x2", "64x", "-64x128"])
+def test_a_size_that_is_none_is_refused(size: str) -> None:
+    with pytest.raises(typer.BadParameter, match="is not HxW"):
+        parse_size(size)
+
+
+def test_a_folder_and_a_pattern_calibrate_like_a_file(
+    stage2: Command, small_checkpoint: list[str], tmp_path: Path
+) -> None:
+    folder = tmp_path / "[1] x"
+    folder.mkdir()
+    shutil.copy(small_checkpoint[3], folder / "a.npy")
+    bundles = [tmp_path / name for name in ("file", "folder", "pattern")]
+    for where, out in zip((folder / "a.npy", folder, f"{tmp_path}/?1? x/*.npy"), bundles, strict=True):
+        done = stage2("convert", *small_checkpoint[:2], "--calibration", where, "--targets", "onnx", "--out", out)
+        assert done.returncode == 0, done.stderr
+    assert len({(bundle / "stage2.onnx").read_bytes() for bundle in bundles}) == 1
 
 
 # features as a user brings them
@@ -153,7 +230,7 @@ def test_a_truncated_file_and_a_folder_are_no_features(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"damaged or cut short"):
         load_features(tmp_path / "cut.npy", 4)
     with pytest.raises(ValueError, match="no file"):
-        load_features(tmp_path, 4)
+        load_features(tmp_path / "none", 4)
 
 
 def test_an_archive_of_arrays_is_no_array(tmp_path: Path) -> None:

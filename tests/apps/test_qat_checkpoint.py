@@ -49,3 +49,32 @@ def test_a_damaged_newest_checkpoint_is_passed_over(tmp_path: Path, damage: str)
     found = newest_checkpoint(tmp_path)
     assert found is not None
     assert found.step == 1
+
+
+def test_any_flipped_bit_of_the_note_falls_back_to_the_checkpoint_before_or_is_harmless(tmp_path: Path) -> None:
+    _write(tmp_path, 1)
+    _write(tmp_path, 2)
+    note = tmp_path / "step-00000002.json"
+    content, outcomes = note.read_bytes(), set()
+    for bit in range(8 * len(content)):
+        damaged = bytearray(content)
+        damaged[bit // 8] ^= 1 << bit % 8
+        note.write_bytes(damaged)
+        found = newest_checkpoint(tmp_path)
+        assert found is not None
+        assert (found.step, found.facts, found.tensors["w"].tolist()) in (
+            (2, {"seed": 1}, [2.0] * 3),
+            (1, {"seed": 1}, [1.0] * 3),
+        )
+        outcomes.add(found.step)
+    assert 1 in outcomes
+
+
+@pytest.mark.parametrize("content", ["[]", "null", '"x"', "{}", "[" * 100_000, '{"sha256": 3}'])
+def test_a_note_that_is_none_is_passed_over(content: str, tmp_path: Path) -> None:
+    _write(tmp_path, 1)
+    _write(tmp_path, 2)
+    (tmp_path / "step-00000002.json").write_text(content)
+    found = newest_checkpoint(tmp_path)
+    assert found is not None
+    assert found.step == 1
