@@ -12,6 +12,12 @@ Floats = npt.NDArray[np.float32]
 
 STRIDE_PX = 4  # of the heat and the offset; the kind has twice it
 
+DECOY_LOGIT = -4.0
+"""Where the kind head is below it, it has no doubt; away from all shapes it stays near 0."""
+
+DECOY_REACH_CELLS = 2
+"""Of the kind head: two decoys are further apart than this."""
+
 
 def locate(heat: Floats, offset: Floats, real: Floats) -> Floats:
     """Find the centres float32 `[B,2]` (x, y in px), where the heat and the kind together are highest.
@@ -49,6 +55,30 @@ def named_marker(real: Floats, points: Floats) -> npt.NDArray[np.bool_]:
     image = np.arange(len(points))[:, None]
     named: npt.NDArray[np.bool_] = real[image, cells[..., 1].clip(0, height - 1), cells[..., 0].clip(0, width - 1)] > 0
     return named
+
+
+def find_decoys(real: Floats) -> Floats:
+    """Find the shapes of one image that the kind head `[H/8,W/8]` takes for decoys: centres `[N,2]` (x, y in px).
+
+    The surest cell comes first, and takes those around it with it; the centre is the mean of its neighbourhood,
+    weighted by how sure the head is.
+    """
+    height, width = real.shape
+    kept: list[tuple[int, int]] = []
+    for cell in np.argsort(real, axis=None, kind="stable"):
+        row, column = divmod(int(cell), width)
+        if real[row, column] >= DECOY_LOGIT:
+            break
+        if all(max(abs(row - r), abs(column - c)) > DECOY_REACH_CELLS for r, c in kept):
+            kept.append((row, column))
+    centres = np.empty((len(kept), 2), np.float32)
+    for i, (row, column) in enumerate(kept):
+        rows = np.arange(max(0, row - 1), min(height, row + 2))
+        columns = np.arange(max(0, column - 1), min(width, column + 2))
+        weights = np.maximum(-real[np.ix_(rows, columns)], 0)
+        cell_x, cell_y = (columns + 0.5) @ weights.sum(0), (rows + 0.5) @ weights.sum(1)
+        centres[i] = 2 * STRIDE_PX * np.array([cell_x, cell_y]) / weights.sum()
+    return centres
 
 
 def _log_sigmoid(x: Floats) -> Floats:

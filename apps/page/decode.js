@@ -5,6 +5,9 @@
 
 export const STRIDE_PX = 4;
 
+const DECOY_LOGIT = -4;
+const DECOY_REACH_CELLS = 2;
+
 // {x, y} in px of the image, and the best cell's `evidence`, where heat and kind together are highest.
 export function locate({ heat, offset, real }, height, width) {
   const kind = doubled(real, height / 2, width / 2);
@@ -34,6 +37,30 @@ function around(heat, offset, height, width, best) {
     sum += weight;
   }
   return { x: (STRIDE_PX * x) / sum, y: (STRIDE_PX * y) / sum };
+}
+
+// Shapes that the kind head [height, width] takes for decoys, as [{x, y}] in px: the surest cell comes first, and takes
+// those around it with it.
+export function findDecoys(real, height, width) {
+  const order = [...real.keys()].filter((cell) => real[cell] < DECOY_LOGIT).sort((a, b) => real[a] - real[b] || a - b);
+  const kept = [];
+  for (const cell of order) {
+    const [row, column] = [Math.floor(cell / width), cell % width];
+    const apart = ([r, c]) => Math.max(Math.abs(row - r), Math.abs(column - c)) > DECOY_REACH_CELLS;
+    if (kept.every(apart)) kept.push([row, column]);
+  }
+  return kept.map(([row, column]) => {
+    let [x, y, sum] = [0, 0, 0];
+    for (let r = Math.max(0, row - 1); r <= Math.min(height - 1, row + 1); r++) {
+      for (let c = Math.max(0, column - 1); c <= Math.min(width - 1, column + 1); c++) {
+        const weight = Math.max(-real[r * width + c], 0);
+        x += weight * (c + 0.5);
+        y += weight * (r + 0.5);
+        sum += weight;
+      }
+    }
+    return { x: (2 * STRIDE_PX * x) / sum, y: (2 * STRIDE_PX * y) / sum };
+  });
 }
 
 // Bilinear, half-pixel centres, edges clamped: [h, w] -> [2h, 2w].

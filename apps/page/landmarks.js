@@ -1,10 +1,11 @@
 // A photograph, the sample or the camera through the int8 network, and the answer drawn on it.
 
-import { STRIDE_PX, locate, sigmoid } from "./decode.js";
+import { STRIDE_PX, findDecoys, locate, sigmoid } from "./decode.js";
 import { get } from "./server.js";
 
 const PRESENT = 0.3; // of the heat, for the marker to count as found
 const SMOOTHING = 0.9; // of the frames per second
+const SHARPNESS = 2; // pixels of the view for each of the network's
 
 const element = (id) => document.getElementById(id);
 
@@ -13,7 +14,8 @@ export function showLandmarks(job, ready) {
   const input = canvas(width, height); // what the network sees
   const context = input.getContext("2d", { willReadFrequently: true });
   const view = element("view");
-  [view.width, view.height] = [width, height];
+  [view.width, view.height] = [SHARPNESS * width, SHARPNESS * height];
+  const cells = [height / STRIDE_PX, width / STRIDE_PX];
   let shown; // the last answer: floats of the heads, centre, ms of the inference
   let stream; // of the camera, while it is on
   let everyMs; // between two frames, smoothed
@@ -22,7 +24,7 @@ export function showLandmarks(job, ready) {
   // The pixels in the input canvas through the network, and the answer drawn.
   async function run(codes) {
     const { floats, ms } = await (await ready()).ask("see", codes);
-    shown = { floats, ms, centre: locate(floats, height / STRIDE_PX, width / STRIDE_PX) };
+    shown = { floats, ms, centre: locate(floats, ...cells) };
     draw();
   }
 
@@ -30,18 +32,20 @@ export function showLandmarks(job, ready) {
     if (shown === undefined) return;
     const { floats, ms, centre } = shown;
     const drawn = view.getContext("2d");
+    drawn.setTransform(SHARPNESS, 0, 0, SHARPNESS, 0, 0);
     drawn.drawImage(input, 0, 0);
-    if (element("overlay").checked) {
-      drawn.drawImage(heatMap(floats.heat, height / STRIDE_PX, width / STRIDE_PX), 0, 0, width, height);
-    }
+    if (element("overlay").checked) drawn.drawImage(heatMap(floats.heat, ...cells), 0, 0, width, height);
+    const decoys = findDecoys(floats.real, cells[0] / 2, cells[1] / 2);
+    for (const decoy of decoys) stroke(drawn, cross(decoy, height / 24), "#ffd24d");
     const found = strongest(floats.heat) >= PRESENT;
-    if (found) mark(drawn, centre, height / 16);
+    if (found) stroke(drawn, target(centre, height / 16), "#3dff9a");
     const where = `centre at x ${centre.x.toFixed(2)}, y ${centre.y.toFixed(2)} px`;
-    const text = found ? `Found: ${where}` : `Nothing found; most likely ${where}`;
+    const others = decoys.length === 1 ? ", and a decoy" : decoys.length ? `, and ${decoys.length} decoys` : "";
+    const text = (found ? `Found: ${where}` : `Nothing found; most likely ${where}`) + others;
     const rate = stream && everyMs ? `${(1000 / everyMs).toFixed(1)} frames per second` : `${ms.toFixed(0)} ms`;
     element("found").textContent = `${text}. ${rate}, int8, in this browser.`;
     view.setAttribute("aria-label", `The picture with the answer drawn on it. ${text}.`);
-    Object.assign(view.dataset, { x: centre.x, y: centre.y });
+    Object.assign(view.dataset, { x: centre.x, y: centre.y, decoys: decoys.length });
   }
 
   async function guarded(work) {
@@ -152,16 +156,30 @@ function heatMap(heat, height, width) {
 
 const strongest = (heat) => sigmoid(heat.reduce((most, value) => Math.max(most, value), -Infinity));
 
-// A ring and a cross, light on dark, to be seen on any picture.
-function mark(context, { x, y }, radius) {
+// A ring with four arms.
+function target({ x, y }, radius) {
   const path = new Path2D();
   path.arc(x, y, radius, 0, 2 * Math.PI);
   for (const [dx, dy] of [[1, 0], [-1, 0], [0, 1], [0, -1]]) {
     path.moveTo(x + dx * radius * 0.35, y + dy * radius * 0.35);
     path.lineTo(x + dx * radius * 1.5, y + dy * radius * 1.5);
   }
-  for (const [style, size] of [["#08131f", 5], ["#3dff9a", 2]]) {
-    Object.assign(context, { strokeStyle: style, lineWidth: size });
+  return path;
+}
+
+function cross({ x, y }, radius) {
+  const path = new Path2D();
+  for (const side of [1, -1]) {
+    path.moveTo(x - radius, y - side * radius);
+    path.lineTo(x + radius, y + side * radius);
+  }
+  return path;
+}
+
+// Light on dark, to be seen on any picture.
+function stroke(context, path, colour) {
+  for (const [style, size] of [["#08131f", 4], [colour, 2]]) {
+    Object.assign(context, { strokeStyle: style, lineWidth: size, lineCap: "round" });
     context.stroke(path);
   }
 }

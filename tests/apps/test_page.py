@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from litehrnet_stage2.apps.landmarks.decoding import locate
+from litehrnet_stage2.apps.landmarks.decoding import find_decoys, locate
 from litehrnet_stage2.apps.serve import page_files
 from litehrnet_stage2.reference.integer_function import Quantization
 from litehrnet_stage2.reference.manifest import TensorSpec
@@ -150,6 +150,20 @@ def test_the_page_decodes_as_python_does(page: Driven) -> None:
             *(values.ravel().tolist() for values in (heat, offset, real)),
         )
         assert [found["x"], found["y"]] == pytest.approx(locate(heat, offset, real)[0].tolist(), abs=1e-4)
+
+
+def test_the_page_tells_decoys_as_python_does(page: Driven) -> None:
+    rng = np.random.default_rng(2)
+    for _ in range(10):
+        real = np.round(3 * rng.standard_normal((8, 16))).astype(np.float32)  # of equal ones the first counts
+        expected = find_decoys(real)
+        assert len(expected) > 1
+        found = page.script(
+            "const [real] = arguments;"
+            "return import('./decode.js').then((m) => m.findDecoys(real, 8, 16).map(({ x, y }) => [x, y]))",
+            real.ravel().tolist(),
+        )
+        assert np.array(found) == pytest.approx(expected, abs=1e-3)
 
 
 def test_the_page_quantises_as_python_does(page: Driven) -> None:
