@@ -96,7 +96,7 @@ export function showLandmarks(job, ready) {
   function stopCamera() {
     for (const track of stream?.getTracks() ?? []) track.stop();
     stream = everyMs = undefined;
-    element("camera").textContent = "Live camera";
+    element("camera").textContent = "Camera";
   }
 
   element("landmarks").hidden = false;

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -61,10 +62,18 @@ class Serving:
         self._reader = threading.Thread(target=lambda: self.said.extend(self.process.stderr or ()), daemon=True)
         self._reader.start()
 
+    def until(self, text: str, timeout_s: float = 60) -> None:
+        """Wait until it said something on standard error."""
+        end = time.monotonic() + timeout_s
+        while text not in "".join(self.said) and time.monotonic() < end:
+            time.sleep(0.05)
+
     def end(self, timeout_s: float = 240) -> tuple[int, str]:
         """Wait for its end: exit code and what it printed."""
-        out, _ = self.process.communicate(timeout=timeout_s)
-        return self.process.returncode, out
+        self.process.wait(timeout=timeout_s)
+        assert self.process.stdout is not None
+        self._reader.join(timeout=10)
+        return self.process.returncode, self.process.stdout.read()
 
 
 @pytest.fixture

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import http.client
+import re
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import segno
 from typer.testing import CliRunner
 
+from litehrnet_stage2.apps.address import qr
 from litehrnet_stage2.apps.cli import app
 from litehrnet_stage2.runtime import Bundle
 from litehrnet_stage2.runtime.latency import read_result
@@ -65,3 +70,107 @@ def test_the_shipped_network_has_the_same_bits_in_a_browser(
     code, out = served.end(timeout_s=10)
     assert code == 0
     assert "web 1.30.0" in out
+
+
+def test_what_is_exposed_to_the_network_is_said_with_a_code_to_scan(
+    small_bundle: Path, serving: Callable[..., Serving]
+) -> None:
+    served = serving(small_bundle, "--bind", "0.0.0.0")
+    served.until("Ctrl-C ends it.")
+    said = "".join(served.said)
+    assert "Open to this network: whoever has the address can read the model and the golden inputs" in said
+    assert "Plain http: others on the network can listen." in said
+    assert "█" in said
+    assert re.search(r"http://127\.0\.0\.1:\d+/", said)
+
+
+def test_on_loopback_nothing_is_exposed_and_nothing_is_said_of_it(
+    small_bundle: Path, serving: Callable[..., Serving]
+) -> None:
+    served = serving(small_bundle)
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+/[\w-]{22}/", served.url)
+    served.process.send_signal(signal.SIGINT)
+    begun = time.monotonic()
+    code, _ = served.end(timeout_s=20)
+    assert time.monotonic() - begun < 10
+    assert code == 130  # nobody came
+    assert "Open to this network" not in "".join(served.said)
+
+
+def test_two_servers_have_different_tokens(small_bundle: Path, serving: Callable[..., Serving]) -> None:
+    tokens = {serving(small_bundle).url.split("/")[3] for _ in range(2)}
+    assert len(tokens) == 2
+
+
+def test_ctrl_c_ends_at_once_though_connections_are_open(small_bundle: Path, serving: Callable[..., Serving]) -> None:
+    served = serving(small_bundle)
+    host = served.url.split("/")[2]
+    waiting = [http.client.HTTPConnection(host, timeout=30) for _ in range(5)]
+    for connection in waiting:
+        connection.connect()
+    begun = time.monotonic()
+    served.process.send_signal(signal.SIGINT)
+    served.end(timeout_s=20)
+    assert time.monotonic() - begun < 5
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--bind", "nowhere"], "--bind 'nowhere' is no address"),
+        (["--bind", "192.0.2.1"], "Cannot assign requested address"),
+        (["--against", "stock"], "--against 'stock' cannot be run in a browser here"),
+        (["--tls", "missing.pem"], "missing.pem"),
+        (["--tls", __file__], "holds no key and certificate that belong together"),
+        (["--collect", __file__], "File exists"),
+    ],
+)
+def test_a_wrong_option_is_one_sentence(small_bundle: Path, stage2, options: list[str], said: str) -> None:
+    done = stage2("serve", small_bundle, *options)
+    assert done.returncode == 2, done.stderr
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_bundle_without_onnx_says_how_to_get_it(apple_bundle: Path, stage2) -> None:
+    done = stage2("serve", apple_bundle)
+    assert done.returncode == 2
+    assert "--targets onnx" in done.stderr
+
+
+def test_several_browsers_each_leave_a_file_that_report_lays_side_by_side(
+    small_bundle: Path, serving: Callable[..., Serving], visit: Callable[[str, str], None], tmp_path: Path
+) -> None:
+    folder = tmp_path / "room"
+    served = serving(small_bundle, "--collect", folder)
+    visit("chromium", f"{served.url}#auto=Phone%20one")
+    visit("firefox-esr", f"{served.url}#auto=Phone%20two")
+    deadline = time.monotonic() + 240
+    while len(list(folder.glob("*.json"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.5)
+    served.process.send_signal(signal.SIGINT)
+    code, out = served.end(timeout_s=20)
+    assert code == 0, out
+    assert "2 results" in out
+    files = sorted(folder.glob("*.json"))
+    assert {re.sub(r"^\d{3}-|-[\w-]{6}\.json$", "", path.name) for path in files} == {"phone-one", "phone-two"}
+    browsers = {read_result(path).runs[0].machine.device: read_result(path).runs[0].machine.arch for path in files}
+    assert "Chrome" in browsers["web: Phone one"]
+    assert "Firefox" in browsers["web: Phone two"]
+    done = CliRunner().invoke(app, ["report", *map(str, files), "--html", str(tmp_path / "room.html")])
+    assert done.exit_code == 0, done.output
+    html = (tmp_path / "room.html").read_text()
+    assert "web: Phone one" in html
+    assert "web: Phone two" in html
+
+
+def test_a_code_to_scan_holds_the_address() -> None:
+    address = "http://192.168.178.21:40123/AAAAAAAAAAAAAAAAAAAAAA/"
+    rows = [[bool(module) for module in row] for row in segno.make(address, error="l").matrix_iter(border=2)]
+    drawn = qr(address).splitlines()
+    assert len({len(line) for line in drawn}) == 1
+    unpacked = []
+    for line in drawn:
+        unpacked.append([character in "▀█" for character in line])
+        unpacked.append([character in "▄█" for character in line])
+    assert unpacked[: len(rows)] == rows
