@@ -53,7 +53,7 @@ def writable(path: Path | None) -> Path | None:
     elif not os.access(folder, os.W_OK):
         why = f"the folder {path.parent} is read-only"
     if why is not None:
-        _print_error(f"{path} cannot be written: {why}")
+        print_error(f"{path} cannot be written: {why}")
         raise typer.Exit(2)
     return path
 
@@ -155,7 +155,8 @@ def write_text(text: str, path: Path) -> None:
     write_whole(path, text.encode())
 
 
-def _print_error(sentence: str) -> None:
+def print_error(sentence: str) -> None:
+    """Say on standard error what was wrong."""
     err.print("[bold red]error:[/] ", end="")
     err.print(sentence, markup=False, highlight=False)
 
@@ -200,7 +201,7 @@ def _failed(error: Exception, *, verbose: bool) -> int:
     mistake = _is_mistake(error)
     if verbose or not mistake:
         err.print(traceback.format_exc(), markup=False, highlight=False)
-    _print_error(_sentence(error))
+    print_error(_sentence(error))
     return 2 if mistake else 3
 
 

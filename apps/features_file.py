@@ -24,7 +24,7 @@ def find_features(where: str | Path) -> list[Path]:
     """
     path = Path(where)
     if path.is_dir():
-        found = sorted(path.glob("*.npy"))
+        found = sorted(path.glob("[!.]*.npy"))  # `._x.npy` is what macOS leaves
     elif path.exists():
         found = [path]
     else:

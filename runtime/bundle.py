@@ -18,6 +18,11 @@ from litehrnet_stage2.reference.integer_function import IntegerFunction
 from litehrnet_stage2.reference.manifest import FUNCTION, GOLDEN, BundleError, FileEntry, Manifest
 
 
+def is_litter(name: str) -> bool:
+    """Whether a file is what macOS leaves in folders that it copies."""
+    return name == ".DS_Store" or name.startswith("._")
+
+
 def _nothing() -> NDArray[np.float16]:
     return np.zeros((0, 0, 0, 0), np.float16)
 
@@ -110,7 +115,7 @@ class Bundle:
         present = {
             path.relative_to(self.folder).as_posix()
             for path in (self.folder / name).rglob("*")
-            if not path.is_dir() or path.is_symlink()
+            if (not path.is_dir() or path.is_symlink()) and not is_litter(path.name)
         }
         if extra := sorted(present - known):
             raise BundleError(f"{self.folder} holds {extra[0]}, which its manifest does not know: convert again")

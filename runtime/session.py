@@ -11,11 +11,13 @@ from typing import cast
 
 import numpy as np
 
-from litehrnet_stage2.reference.errors import Stage2Error
+from litehrnet_stage2.reference.errors import InputError, Stage2Error
 from litehrnet_stage2.reference.integer_function import OUTPUTS, Quantization
 from litehrnet_stage2.reference.manifest import TensorSpec
 from litehrnet_stage2.runtime.bundle import Bundle
 from litehrnet_stage2.runtime.program import Array, Codes, CodesProgram, Float, Program
+
+MOST_THREADS = 256
 
 
 class RuntimeUnavailableError(Stage2Error):
@@ -202,6 +204,16 @@ RUNTIMES = {
 """Module of each runtime; it has `open_session(bundle, threads)`."""
 
 
+def check_threads(threads: int) -> None:
+    """Check a number of threads before a library tries to start them, and ends the process where it cannot.
+
+    Raises:
+        InputError: it is below 1, or above what any device has cores for.
+    """
+    if not 1 <= threads <= MOST_THREADS:
+        raise InputError(f"`threads` (={threads}) must be at least 1 and at most {MOST_THREADS}")
+
+
 def open_session(bundle: Bundle | Path, runtime: str, *, threads: int = 1) -> Session:
     """Open a bundle's artifact in a runtime.
 
@@ -212,8 +224,7 @@ def open_session(bundle: Bundle | Path, runtime: str, *, threads: int = 1) -> Se
     """
     if runtime not in RUNTIMES:
         raise ValueError(f"unknown runtime {runtime!r}: the runtimes are {', '.join(RUNTIMES)}")
-    if threads < 1:
-        raise ValueError(f"`threads` (={threads}) must be at least 1")
+    check_threads(threads)
     opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
     module = importlib.import_module(RUNTIMES[runtime])
     return cast(Session, module.open_session(opened, threads))

@@ -53,6 +53,7 @@ def qat(
     ] = None,
     cache: Annotated[Path | None, typer.Option(help="Folder for rendered scenes; default: OUT/pool.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in OUT.")] = False,
+    verbose: console.Verbose = False,
 ) -> None:
     """Fine-tune the int8 Stage2 towards a float one, on recorded features or on the landmark task.
 
@@ -62,18 +63,18 @@ def qat(
     from litehrnet_stage2.apps.qat.fine_tune import QatError, fine_tune
     from litehrnet_stage2.apps.qat.ranks import join_ranks, leave_ranks
 
-    ranks = join_ranks()
-    try:
-        knobs = read_config(config, [*(override or []), *([f"task={task}"] if task else [])])
-        model = _teacher(teacher, knobs)
-        source = _source(knobs, model, features, network, cache or out / "pool")
-        summary = fine_tune(model, source, knobs, out=out, resume=resume, ranks=ranks, console=console.err)
-    except (QatError, ValueError, OSError) as error:
-        console.err.print("[bold red]error:[/] ", end="")
-        console.err.print(str(error), markup=False, highlight=False, soft_wrap=True)
-        raise typer.Exit(1 if isinstance(error, QatError) else 2) from error
-    finally:
-        leave_ranks()
+    with console.mistakes(verbose=verbose):
+        ranks = join_ranks()
+        try:
+            knobs = read_config(config, [*(override or []), *([f"task={task}"] if task else [])])
+            model = _teacher(teacher, knobs)
+            source = _source(knobs, model, features, network, cache or out / "pool")
+            summary = fine_tune(model, source, knobs, out=out, resume=resume, ranks=ranks, console=console.err)
+        except QatError as stopped:
+            console.print_error(str(stopped))
+            raise typer.Exit(1) from stopped
+        finally:
+            leave_ranks()
     if summary is not None:
         before, after = summary.post_training, summary.tuned
         console.out.print(
@@ -94,17 +95,19 @@ def qat_report(
     runtimes: Annotated[str, typer.Option(help="Also evaluate in these, with commas; '' for none.")] = (
         "onnxruntime,executorch"
     ),
+    verbose: console.Verbose = False,
 ) -> None:
     """Compare float, post-training int8 and tuned int8 on the landmark task, by the golden evaluator."""
     from litehrnet_stage2.apps.landmarks.report import RUNTIME_TARGETS, compare, to_markdown, write_report
     from litehrnet_stage2.apps.landmarks.weights import SHIPPED
 
-    names = [name for name in runtimes.split(",") if name]
-    if unknown := sorted(set(names) - set(RUNTIME_TARGETS)):
-        raise typer.BadParameter(f"unknown runtime {unknown[0]!r}: accepted are {', '.join(RUNTIME_TARGETS)}")
-    report = compare(weights or SHIPPED, cache=cache, scenes=scenes, runtimes=names)
-    write_report(report, out)
-    typer.echo(to_markdown(report))
+    with console.mistakes(verbose=verbose):
+        names = [name for name in runtimes.split(",") if name]
+        if unknown := sorted(set(names) - set(RUNTIME_TARGETS)):
+            raise InputError(f"unknown runtime {unknown[0]!r}: accepted are {', '.join(RUNTIME_TARGETS)}")
+        report = compare(weights or SHIPPED, cache=cache, scenes=scenes, runtimes=names)
+        write_report(report, out)
+    console.out.print(to_markdown(report), markup=False, highlight=False, soft_wrap=True)
 
 
 def _teacher(path: Path | None, knobs: QatConfig) -> Stage2:

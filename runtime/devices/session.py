@@ -14,7 +14,7 @@ from litehrnet_stage2.runtime.bundle import Bundle
 from litehrnet_stage2.runtime.devices.device import Device, EmulatedDevice, InstructionCount, NativeRun, RunOptions
 from litehrnet_stage2.runtime.devices.facts import DeviceFacts
 from litehrnet_stage2.runtime.program import Array, CodesProgram, Float, Outputs, Program
-from litehrnet_stage2.runtime.session import OutputError, Session, SessionInfo, session_info
+from litehrnet_stage2.runtime.session import OutputError, Session, SessionInfo, check_threads, session_info
 
 
 class DeviceProgram(Program):
@@ -131,8 +131,7 @@ def open_device_session(bundle: Bundle | Path, runtime: str, device: Device, *, 
     """
     if runtime not in DEVICE_RUNTIMES:
         raise ValueError(f"devices do not run {runtime!r}: their runtimes are {', '.join(DEVICE_RUNTIMES)}")
-    if threads < 1:
-        raise ValueError(f"`threads` (={threads}) must be at least 1")
+    check_threads(threads)
     opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
     entry = DEVICE_RUNTIMES[runtime]
     artifact = opened.artifact(entry.artifact.name if entry.artifact else "")

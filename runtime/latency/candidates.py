@@ -9,6 +9,7 @@ from litehrnet_stage2.reference.errors import InputError
 from litehrnet_stage2.runtime.bundle import Bundle
 from litehrnet_stage2.runtime.latency.plan import Candidate
 from litehrnet_stage2.runtime.program import CODES_FORMATS, CodesProgram, Program
+from litehrnet_stage2.runtime.session import check_threads
 
 BENCHABLE: Mapping[str, Artifact] = {
     name: row
@@ -32,8 +33,8 @@ def bundle_candidates(bundle: Bundle, *, runtimes: Sequence[str] | None, threads
             raise InputError(f"{bundle.folder} has no artifact that can be timed here: convert again")
     if unknown := [name for name in runtimes if name not in BENCHABLE]:
         raise InputError(f"unknown runtime {unknown[0]!r}: those that can be timed are {', '.join(BENCHABLE)}")
-    if wrong := [count for count in threads if count < 1]:
-        raise InputError(f"`threads` (={wrong[0]}) must be at least 1")
+    for count in threads:
+        check_threads(count)
     candidates = []
     for name in dict.fromkeys(runtimes):
         entry = BENCHABLE[name]

@@ -10,7 +10,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
+
+from litehrnet_stage2.apps.features_file import find_features
 
 STAGE2 = shlex.quote(str(Path(sys.executable).with_name("stage2")))
 
@@ -85,6 +89,68 @@ def test_a_deleted_folder_is_a_sentence(small_bundle: Path, tmp_path: Path) -> N
     for command in (f"inspect {small_bundle}", f"inspect {small_bundle} --json x.json", "convert --out bundle"):
         done = shell(f"mkdir {tmp_path}/gone; cd {tmp_path}/gone; rmdir {tmp_path}/gone; stage2 {command}")
         assert_sentence(done, "the current folder was deleted: change to another one")
+
+
+@pytest.mark.parametrize("command", ["parity", "bench"])
+def test_an_absurd_number_of_threads_is_a_sentence(command: str, small_bundle: Path) -> None:
+    """A library that cannot start them ends the process without one."""
+    done = shell(f"stage2 {command} {small_bundle} --runtime onnxruntime --threads 100000000")
+    assert_sentence(done, "`threads` (=100000000) must be at least 1 and at most 256")
+
+
+def test_brackets_in_a_path_are_neither_a_pattern_nor_markup(
+    small_features: NDArray[np.float32], tmp_path: Path
+) -> None:
+    (tmp_path / "[1] x").mkdir()
+    np.save(tmp_path / "[1] x/a.npy", small_features)
+    (tmp_path / "[1] x/._a.npy").write_bytes(b"what macOS leaves")
+    for named in (tmp_path / "[1] x/a.npy", tmp_path / "[1] x", tmp_path / "*" / "*.npy"):
+        assert [path.name for path in find_features(str(named))] == ["a.npy"]
+    for name in ("q[/b]", "[red]x"):
+        assert_sentence(shell(f"stage2 inspect {shlex.quote(name)}"), f"{name} is no bundle")
+
+
+NAMELESS = """
+import pwd, sys
+def getpwuid(number):
+    raise KeyError(f"getpwuid(): uid not found: {number}")
+pwd.getpwuid = getpwuid
+from litehrnet_stage2.apps.cli import main
+sys.argv[0] = "stage2"
+main()
+"""
+
+
+def test_a_process_without_home_and_passwd_entry_runs_or_says_what_to_set(
+    small_bundle: Path, small_checkpoint: list[str], tmp_path: Path
+) -> None:
+    """As in a container that is started under a number."""
+    stage2 = f"env -u HOME -u USER -u LOGNAME -u XDG_CACHE_HOME {sys.executable} -c {shlex.quote(NAMELESS)}"
+    done = shell(f"{stage2} parity {small_bundle} --runtime golden --runtime executorch", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    done = shell(f"{stage2} convert {shlex.join(small_checkpoint)} --out {tmp_path}/bundle", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    done = shell(f"{stage2} parity {small_bundle} --device local", cwd=tmp_path)
+    assert_sentence(done, "LITEHRNET_STAGE2_CACHE")
+
+
+@pytest.mark.parametrize("kind", ["a file", "under a file"])
+def test_a_cache_that_cannot_be_one_is_a_sentence(kind: str, small_bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    cache = tmp_path / "file" if kind == "a file" else tmp_path / "file/cache"
+    done = shell(f"stage2 parity {small_bundle} --device local", LITEHRNET_STAGE2_CACHE=str(cache))
+    assert_sentence(done, str(tmp_path / "file"))
+
+
+def test_no_folder_for_temporary_files_is_a_sentence_or_no_matter(small_bundle: Path, tmp_path: Path) -> None:
+    """Linux has no file beside a device."""
+    done = shell(
+        f"stage2 parity {small_bundle} --runtime golden --runtime onnxruntime",
+        cwd=Path("/proc/self"),
+        TMPDIR="/dev/null",
+    )
+    assert done.returncode in (0, 2), done.stderr
+    assert "Traceback" not in done.stderr
 
 
 # --json PATH

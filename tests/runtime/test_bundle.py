@@ -151,6 +151,14 @@ def test_a_package_with_a_file_too_many_too_few_or_changed_is_refused(
         list(bundle.files_under("stage2.mlpackage"))
 
 
+def test_what_macos_leaves_in_a_copied_folder_is_no_part_of_an_artifact(damaged: Path) -> None:
+    for name in (".DS_Store", "stage2.mlpackage/.DS_Store", "stage2.mlpackage/Data/._model.mlmodel"):
+        (damaged / name).write_bytes(b"litter")
+    names = [name for name, _ in Bundle.open(damaged).files_under("stage2.mlpackage")]
+    assert names
+    assert not any(Path(name).name.startswith(".") for name in names)
+
+
 # the manifest
 
 
