@@ -80,7 +80,7 @@ def serve(
     """
     with console.working(verbose=verbose) as progress:
         addresses = address.reachable(bind)
-        server, room = _prepare(
+        server, room = prepare(
             bundle, (bind, port), tls=tls, against=against, json=json, collect=collect, progress=progress
         )
     threading.Thread(target=server.serve_forever, args=(0.1,), daemon=True).start()
@@ -99,7 +99,7 @@ def serve(
     raise typer.Exit(0 if room.passed else 1)
 
 
-def _prepare(
+def prepare(
     folder: Path,
     bind: tuple[str, int],
     *,

@@ -19,11 +19,14 @@ from typing import Any, NoReturn
 
 import pytest
 
+from litehrnet_stage2.apps.address import reachable
+
 CHROMIUM = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 )
-NO_OTHER_HOST = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
+NO_OTHER_HOST = f"--host-resolver-rules=MAP * ~NOTFOUND, {', '.join(f'EXCLUDE {own}' for own in reachable('0.0.0.0'))}"
+NO_REAL_CAMERA = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
 
 
 def installed(*programs: str) -> str:
@@ -74,6 +77,18 @@ class Serving:
         assert self.process.stdout is not None
         self._reader.join(timeout=10)
         return self.process.returncode, self.process.stdout.read()
+
+
+@pytest.fixture(scope="session")
+def pem(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A key and a self-signed certificate, as the documentation makes them."""
+    folder = tmp_path_factory.mktemp("tls")
+    subject = ["-subj", "/CN=stage2", "-keyout", "stage2.pem", "-out", "cert.pem"]
+    command = [installed("openssl"), *("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "30"), *subject]
+    subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    with (folder / "stage2.pem").open("a") as key:
+        key.write((folder / "cert.pem").read_text())
+    return folder / "stage2.pem"
 
 
 @pytest.fixture
@@ -190,13 +205,19 @@ def driven(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Driven]:
         port = next(found[1] for line in driver.stdout if (found := re.search(r"successfully on port (\d+)", line)))
         options = {
             "binary": browser,
-            "args": [*CHROMIUM, NO_OTHER_HOST, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"],
+            "args": [
+                *CHROMIUM,
+                *NO_REAL_CAMERA,
+                NO_OTHER_HOST,
+                f"--user-data-dir={tmp_path_factory.mktemp('chromium')}",
+            ],
             "mobileEmulation": {"deviceMetrics": {"width": 390, "height": 844, "pixelRatio": 2, "touch": True}},
         }
         capabilities = {
             "goog:chromeOptions": options,
             "goog:loggingPrefs": {"browser": "ALL"},
             "timeouts": {"script": 120_000},
+            "acceptInsecureCerts": True,
         }
         begun = Driven(f"http://127.0.0.1:{port}").ask("POST", "session", capabilities={"alwaysMatch": capabilities})
         session = Driven(f"http://127.0.0.1:{port}/session/{begun['sessionId']}")

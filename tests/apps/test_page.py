@@ -201,6 +201,14 @@ def test_samples_of_the_bundle_can_be_shown(page: Driven) -> None:
     assert page.script("return document.getElementById('view').getAttribute('aria-label')").startswith("The picture")
 
 
+def test_the_live_camera_goes_through_the_network_until_it_is_stopped(page: Driven) -> None:
+    page.click("#camera")
+    page.wait("document.getElementById('found').textContent.includes('frames per second')")
+    assert page.text("#camera") == "Stop the camera"
+    page.click("#camera")
+    assert page.text("#camera") == "Camera"
+
+
 def test_the_page_fetches_from_its_own_server_alone_and_has_nothing_to_complain_of(page: Driven, served: str) -> None:
     page.click("#sample")
     page.wait("document.getElementById('view').dataset.x")

@@ -14,7 +14,7 @@ import pytest
 import segno
 from typer.testing import CliRunner
 
-from litehrnet_stage2.apps.address import qr
+from litehrnet_stage2.apps.address import qr, reachable
 from litehrnet_stage2.apps.cli import app
 from litehrnet_stage2.runtime import Bundle
 from litehrnet_stage2.runtime.latency import read_result
@@ -70,6 +70,23 @@ def test_the_shipped_network_has_the_same_bits_in_a_browser(
     code, out = served.end(timeout_s=10)
     assert code == 0
     assert "web 1.30.0" in out
+
+
+@pytest.mark.parametrize("secure", [False, True])
+def test_a_page_over_the_network_is_exact_with_and_without_tls(
+    small_bundle: Path, serving: Callable[..., Serving], driven: Driven, pem: Path, secure: bool
+) -> None:
+    own = reachable("0.0.0.0")[0]
+    served = serving(small_bundle, "--bind", own, *(["--tls", pem] if secure else []))
+    assert served.url.startswith(f"{'https' if secure else 'http'}://{own}:")
+    driven.open(served.url)
+    driven.wait("!document.getElementById('check').disabled")
+    # Without a secure context there is neither shared memory between threads nor a digest: none is needed.
+    assert driven.script("return [isSecureContext, crossOriginIsolated]") == [secure or own == "127.0.0.1"] * 2
+    driven.click("#check")
+    driven.wait("document.getElementById('status').textContent.startsWith('Done')")
+    assert driven.text("#verdict").endswith("codes are equal.")
+    assert [entry for entry in driven.logged() if "favicon" not in entry] == []
 
 
 def test_what_is_exposed_to_the_network_is_said_with_a_code_to_scan(

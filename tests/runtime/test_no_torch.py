@@ -28,6 +28,19 @@ def test_inspect_needs_no_torch_and_no_runtime(small_bundle: Path, python: Pytho
     assert done.returncode == 0, done.stderr
 
 
+def test_serve_needs_no_torch_and_no_runtime(small_bundle: Path, python: Python) -> None:
+    code = (
+        WITHOUT % ((*CONVERT_ONLY, "onnxruntime"),)
+        + "from pathlib import Path\n"
+        + "from litehrnet_stage2.apps.serve import prepare\n"
+        + "chosen = dict(tls=None, against='', json=None, collect=None, progress=print)\n"
+        + "server, room = prepare(Path(sys.argv[1]), ('127.0.0.1', 0), **chosen)\n"
+        + "assert 'model/web' in server.files\n"
+    )
+    done = python(code, small_bundle)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize(
     ("runtime", "missing", "what"),
     [
