@@ -1,19 +1,23 @@
 # make demo   convert the shipped Stage2 and check every runtime (makes .venv first)
 # make test   run the tests
 # make qat-report   evaluate the shipped weights, float and int8, in every runtime: benchmarks/qat.md
+# make campaign   try thousands of hostile files, and write what became of them to docs/security.md
 # make lint   ruff and mypy --strict
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test qat-report lint format clean
+.PHONY: demo test campaign qat-report lint format clean
 
 demo: $(VENV)/installed
 	$(BIN)/stage2 demo --out bundle
 
 test: $(VENV)/installed
 	$(BIN)/pytest
+
+campaign: $(VENV)/installed
+	$(BIN)/python tests/campaign
 
 qat-report: $(VENV)/installed
 	$(BIN)/stage2 qat-report --out benchmarks/qat.json

@@ -48,7 +48,7 @@ def read_regular(path: Path, *, most_bytes: int) -> bytes:
         OSError: it cannot be read.
     """
     with open_regular(path, most_bytes=most_bytes) as file:
-        return file.read(most_bytes)
+        return file.read(os.fstat(file.fileno()).st_size)  # not `most_bytes`, which would be set aside at once
 
 
 def open_regular(path: Path, *, most_bytes: int | None) -> BinaryIO:

@@ -54,6 +54,9 @@ Array = npt.NDArray[Any]
 PYTHON_PACKAGES = {"onnxruntime": "onnxruntime", "litert": "ai-edge-litert"}
 """The libraries that a device's Python runs, and the package that brings each."""
 
+FACTS_TIMEOUT_S = 20.0
+"""For a device to say what it is."""
+
 _HERE = Path(__file__).parent
 
 
@@ -167,7 +170,7 @@ class Device:
         Raises:
             DeviceError: it cannot be reached, or its processor is not supported.
         """
-        done = self._transport.run(["sh", "-c", FACTS_SCRIPT], timeout_s=60)
+        done = self._transport.run(["sh", "-c", FACTS_SCRIPT], timeout_s=FACTS_TIMEOUT_S)
         machine = next((line[9:] for line in done.stdout.splitlines() if line.startswith("@machine\t")), "")
         if done.status or not machine:
             raise DeviceError(f"{self.name} does not say what it is: {done.stderr.strip()[-1000:] or 'no uname'}")
