@@ -12,6 +12,7 @@ import typer
 
 from litehrnet_stage2.apps import console
 from litehrnet_stage2.reference.errors import InputError
+from litehrnet_stage2.reference.progress import Progress
 
 if TYPE_CHECKING:
     from litehrnet_stage2.runtime import Bundle
@@ -98,7 +99,7 @@ def run(
     groups: list[str],
     sustained_min: float,
     device: str | None = None,
-    progress: console.Progress,
+    progress: Progress,
 ) -> Result:
     """Check what is asked, build the peers, time everything."""
     from litehrnet_stage2.runtime import Bundle
@@ -144,7 +145,7 @@ def _lane(
     *,
     on_mac: bool,
     device: str | None,
-    progress: console.Progress,
+    progress: Progress,
 ) -> Lane:
     """Where to run; `open_` closes it."""
     if on_mac:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,7 @@ import typer
 from litehrnet_stage2.apps import console, quality
 from litehrnet_stage2.reference.contract.artifacts import ARTIFACTS, DEFAULT_TARGETS
 from litehrnet_stage2.reference.errors import InputError
+from litehrnet_stage2.reference.progress import Progress, silent
 
 if TYPE_CHECKING:
     import numpy as np
@@ -108,14 +110,19 @@ def convert(
 def convert_to_bundle(
     out: Path,
     *,
-    checkpoint: Path | None,
-    calibration: str | None,
-    targets: list[str],
+    checkpoint: Path | None = None,
+    calibration: str | Path | None = None,
+    targets: Sequence[str] = DEFAULT_TARGETS,
     size: tuple[int, int] | None = None,
     coreml_target: str = "iOS17",
-    progress: console.Progress,
+    progress: Progress = silent,
 ) -> Manifest:
-    """Load, calibrate if need be, freeze, and write the bundle."""
+    """Load, calibrate if need be, freeze, and write the bundle; the arguments are the options of `stage2 convert`.
+
+    Raises:
+        Stage2Error: what was given cannot be converted, or not be put at `out`; the message says what to do.
+        OSError: a file cannot be read or written.
+    """
     progress("loading torch and the checkpoint")
     import torch
 
@@ -167,7 +174,7 @@ def convert_to_bundle(
 
 
 def _features(
-    model: Stage2, checkpoint: Path, calibration: str | None, size: tuple[int, int] | None
+    model: Stage2, checkpoint: Path, calibration: str | Path | None, size: tuple[int, int] | None
 ) -> NDArray[np.float32]:
     """Features to set ranges from, and of which the first become golden inputs: given, kept, or the example's.
 

@@ -12,6 +12,7 @@ import typer
 
 from litehrnet_stage2.apps import console, quality
 from litehrnet_stage2.reference.errors import InputError
+from litehrnet_stage2.reference.progress import Progress, silent
 
 if TYPE_CHECKING:
     import numpy as np
@@ -77,11 +78,11 @@ def parity(
 def check_bundle(
     folder: Path,
     *,
-    runtimes: list[str] | None,
-    inputs: Path | None,
-    threads: int,
+    runtimes: list[str] | None = None,
+    inputs: Path | None = None,
+    threads: int = 1,
     device: str | None = None,
-    progress: console.Progress,
+    progress: Progress = silent,
 ) -> list[Checked]:
     """Check each runtime in turn; without a choice, golden and those whose artifact computes its function.
 
@@ -134,7 +135,7 @@ def _check_on_device(
     *,
     chosen: bool,
     threads: int,
-    progress: console.Progress,
+    progress: Progress,
 ) -> list[Checked]:
     """Check each runtime on a device; what has to be built or unpacked for it is, once.
 
@@ -163,7 +164,7 @@ def _check_on_device(
     return results
 
 
-def default_runtimes(artifacts: Container[str], progress: console.Progress) -> list[str]:
+def default_runtimes(artifacts: Container[str], progress: Progress) -> list[str]:
     """Golden, and a runtime for each artifact that computes the integer function and can be run here."""
     from litehrnet_stage2.reference.contract.artifacts import LIBRARIES, RUNTIMES
 

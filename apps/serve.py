@@ -16,6 +16,7 @@ from rich.live import Live
 from litehrnet_stage2.apps import address, console
 from litehrnet_stage2.apps.room import Room
 from litehrnet_stage2.reference.errors import InputError
+from litehrnet_stage2.reference.progress import Progress
 
 if TYPE_CHECKING:
     from litehrnet_stage2.runtime import Bundle
@@ -107,7 +108,7 @@ def prepare(
     against: str,
     json: Path | None,
     collect: Path | None,
-    progress: console.Progress,
+    progress: Progress,
 ) -> tuple[WebServer, Room]:
     """Read everything that is served, and listen.
 
@@ -170,7 +171,7 @@ def bundle_models(bundle: Bundle) -> dict[str, Model]:
     return models
 
 
-def peer_models(bundle: Bundle, against: str, progress: console.Progress) -> dict[str, Model]:
+def peer_models(bundle: Bundle, against: str, progress: Progress) -> dict[str, Model]:
     """The float network as `.onnx`, built if it is not in the cache.
 
     Raises:

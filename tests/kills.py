@@ -74,7 +74,6 @@ def kill_convert(folder: Path, moments: int) -> Found:
             checkpoint=folder / "float.safetensors",
             calibration=str(folder / "features.npy"),
             targets=["onnx", "coreml"],
-            progress=lambda step: None,  # type: ignore[arg-type]
         )
 
     def prepare(moment: int) -> None:

@@ -22,6 +22,20 @@ def test_every_name_of_the_front_door_opens(name: str) -> None:
     assert getattr(litehrnet_stage2, name).__class__ is not None
 
 
+def test_python_converts_and_checks_without_a_console(small_checkpoint: list[str], tmp_path: Path) -> None:
+    checkpoint, calibration = Path(small_checkpoint[1]), small_checkpoint[3]
+    said: list[str] = []
+    manifest = litehrnet_stage2.convert(
+        tmp_path / "bundle", checkpoint=checkpoint, calibration=calibration, targets=["onnx"], progress=said.append
+    )
+    assert list(manifest.artifacts) == ["onnx"]
+    assert "converting to onnx" in said
+    results = litehrnet_stage2.check_bundle(tmp_path / "bundle")
+    assert [result.passed for result in results] == [True, True]
+    with pytest.raises(litehrnet_stage2.Stage2Error, match="is no bundle"):
+        litehrnet_stage2.check_bundle(tmp_path)
+
+
 def test_a_name_that_is_not_offered_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="has no attribute 'stage3'"):
         litehrnet_stage2.stage3  # noqa: B018

@@ -25,12 +25,6 @@ LIST = "sha256.json"
 LONGEST_S = 1800.0
 """For a compiler, or a download."""
 
-Progress = Callable[[str], None]
-
-
-def silent(_: str) -> None:
-    """The progress callback that says nothing."""
-
 
 def build_once(folder: Path, build: Callable[[Path], None]) -> Path:
     """Return `folder`, made by `build(fresh folder)` if it is not there, and verified by the hashes of its files.

@@ -16,8 +16,8 @@ from litehrnet_stage2.reference.array_files import read_npy
 from litehrnet_stage2.reference.cache_folder import cache_root
 from litehrnet_stage2.reference.contract import litert_delegate
 from litehrnet_stage2.reference.errors import InputError
+from litehrnet_stage2.reference.progress import Progress, silent
 from litehrnet_stage2.runtime.child import PYTHON
-from litehrnet_stage2.runtime.devices.cache import Progress, silent
 from litehrnet_stage2.runtime.devices.emulation import (
     LIBRARY_WHEELS,
     CpuModel,

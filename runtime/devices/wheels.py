@@ -11,8 +11,9 @@ from functools import cache
 from importlib import resources
 from pathlib import Path
 
+from litehrnet_stage2.reference.progress import Progress, silent
 from litehrnet_stage2.runtime.child import PYTHON
-from litehrnet_stage2.runtime.devices.cache import Progress, build_once, call, fingerprint, silent
+from litehrnet_stage2.runtime.devices.cache import build_once, call, fingerprint
 from litehrnet_stage2.runtime.devices.errors import MissingToolError
 
 

@@ -1,10 +1,10 @@
 """The front door: what the command line does, in Python. Names are imported on first use.
 
-    from litehrnet_stage2 import Bundle, check_parity, open_session
+    from litehrnet_stage2 import Bundle, check_bundle, convert, open_session
 
-    bundle = Bundle.open(Path("bundle"))
-    session = open_session(bundle, "onnxruntime")
-    assert check_parity(session, bundle.golden()).passed
+    convert(Path("bundle"), checkpoint=Path("mine.safetensors"), calibration="shards/*.npy")
+    assert all(result.passed for result in check_bundle(Path("bundle")))
+    session = open_session(Bundle.open(Path("bundle")), "onnxruntime")
 
 Running an artifact takes numpy and its runtime, and no torch.
 """
@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 from litehrnet_stage2.reference.lazy import importer
 
 if TYPE_CHECKING:
+    from litehrnet_stage2.apps.convert import convert_to_bundle as convert
+    from litehrnet_stage2.apps.parity import check_bundle
     from litehrnet_stage2.apps.qat.features import capture_features
     from litehrnet_stage2.reference.checkpoint import load_checkpoint, save_checkpoint
     from litehrnet_stage2.reference.config import Stage2Config
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _HOME = {
+    "convert": "apps.convert:convert_to_bundle",
+    "check_bundle": "apps.parity",
     "Bundle": "runtime.bundle",
     "InputError": "reference.errors",
     "QATStage2": "reference.qat",
@@ -57,7 +61,9 @@ __all__ = [  # resolved by __getattr__
     "Stage2Error",
     "__version__",
     "capture_features",
+    "check_bundle",
     "check_parity",
+    "convert",
     "freeze",
     "load_checkpoint",
     "open_session",
