@@ -12,8 +12,10 @@ from collections.abc import Callable
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from litehrnet_stage2.reference.errors import InputError
 from litehrnet_stage2.reference.freeze import freeze
 from litehrnet_stage2.reference.integer_function import QMAX, QMIN, IntegerFunction, Quantization
 from litehrnet_stage2.reference.lowering import Lowerings, check_lowered
@@ -26,6 +28,9 @@ MOST_WIDENING = 1.25
 """A range is made symmetric (zero point 0) if that widens it, and so coarsens its step, by no more than this."""
 
 SMALLEST_NORMAL = 2.0**-14  # of float16: a scale below it loses bits
+SMALLEST_WEIGHT_SCALE = 2.0**-17  # float16 is off by 1/256 there, half a code of the largest weight
+LARGEST = 65504  # of float16
+_ADVICE = "convert without coreml-ane and executorch-coreml, or train with features and weights nearer to 1"
 
 
 class NeuralEngineModule(nn.Module):
@@ -33,7 +38,7 @@ class NeuralEngineModule(nn.Module):
 
     Raises:
         LoweringError: the function has an operator that this form does not know.
-        ValueError: a scale is too small for float16.
+        InputError: float16 cannot hold a scale, a bias or a tensor's range.
     """
 
     def __init__(self, function: IntegerFunction) -> None:
@@ -43,8 +48,9 @@ class NeuralEngineModule(nn.Module):
         self.quantization = read_by_convolutions(function)
         for node in function.nodes:
             if isinstance(node, Conv):
-                scale = node.weight_scale.astype(np.float16).astype(np.float32)
+                scale = _weight_scale(node)
                 bias = node.bias * function.bias_scale(node)
+                _check_largest(f"a bias of `{node.name}`", np.abs(bias).max())
                 self.register_buffer(_key(node, "weight"), torch.from_numpy(node.weight))
                 self.register_buffer(_key(node, "scale"), torch.from_numpy(scale))
                 self.register_buffer(_key(node, "zero"), torch.zeros(len(scale), dtype=torch.int64))
@@ -83,8 +89,10 @@ def read_by_convolutions(function: IntegerFunction) -> dict[str, Quantization]:
     """The quantisation of every tensor that a convolution reads, fit for float16, symmetric where that is cheap.
 
     Raises:
-        ValueError: a scale is too small for float16.
+        InputError: float16 cannot hold a scale or a tensor's range.
     """
+    for name, q in function.quantization.items():
+        _check_largest(f"a value of `{name}`", float(q.scale) * max(q.zero_point - QMIN, QMAX - q.zero_point))
     read = {node.input for node in function.nodes if isinstance(node, Conv)}
     return {name: _for_float16(name, function.quantization[name]) for name in function.quantization if name in read}
 
@@ -97,7 +105,7 @@ def train_for_neural_engine(model: QATStage2) -> QATStage2:
 
     Raises:
         FreezeError: the network was not calibrated.
-        ValueError: a scale is too small for float16.
+        InputError: float16 cannot hold a scale or a tensor's range.
     """
     function, _ = freeze(model)
     rounded = read_by_convolutions(function)
@@ -119,11 +127,31 @@ def _for_float16(name: str, q: Quantization) -> Quantization:
     widening = 2 * steps / (QMAX - QMIN)
     scale, zero_point = (q.scale * steps / QMAX, 0) if widening <= MOST_WIDENING else (q.scale, q.zero_point)
     if scale < SMALLEST_NORMAL:
-        raise ValueError(
-            f"the scale of `{name}` (={scale:.3g}) is below {SMALLEST_NORMAL:.3g}, the least float16 holds in full: "
-            "the features are far smaller than a trained network's; convert without the Neural Engine's targets"
+        raise InputError(
+            f"the scale of `{name}` (={scale:.3g}) is below {SMALLEST_NORMAL:.3g}, the least float16 holds in full, so "
+            f"its values are too small for the Neural Engine's form: {_ADVICE}"
         )
     return Quantization(np.float32(np.float16(scale)), zero_point)
+
+
+def _weight_scale(node: Conv) -> NDArray[np.float32]:
+    """The weights' scale of each output channel, fit for float16; 1 where all weights are zero."""
+    scale = np.where(node.weight.any(axis=(1, 2, 3)), node.weight_scale, np.float32(1))
+    if scale.min() < SMALLEST_WEIGHT_SCALE:
+        raise InputError(
+            f"a weight scale of `{node.name}` (={scale.min():.3g}) is below {SMALLEST_WEIGHT_SCALE:.3g}, the least "
+            f"that float16 holds well enough for the Neural Engine's form: {_ADVICE}"
+        )
+    _check_largest(f"a weight of `{node.name}`", scale.max() * QMAX)
+    return scale.astype(np.float16).astype(np.float32)
+
+
+def _check_largest(what: str, value: float | np.floating) -> None:
+    if value > LARGEST:
+        raise InputError(
+            f"{what} can reach {value:.3g}, but the Neural Engine's form computes in float16, up to {LARGEST}: "
+            f"{_ADVICE}"
+        )
 
 
 def _key(node: Conv, part: str) -> str:

@@ -12,7 +12,7 @@ from litehrnet_stage2.reference.errors import InputError
 from litehrnet_stage2.reference.integer_function import QMAX, QMIN
 
 WEIGHT_QMAX = 127  # weights are symmetric, in [-127, 127]
-ZERO_SCALE = 2.0**-20  # of a tensor or weight channel that is constantly zero: any positive scale will do
+ZERO_SCALE = 2.0**-40  # of a tensor or weight channel that is constantly zero; freezing raises it as kernels need
 _SMALLEST_NORMAL = torch.finfo(torch.float32).tiny  # a scale below it has no finite inverse
 
 
