@@ -195,20 +195,20 @@ def _features(
         )
     if calibration is not None:
         return load_features(calibration, channels, most=MOST_CALIBRATION_MAPS)
+    if example.ships(checkpoint):
+        return example.features(EXAMPLE_IMAGES)
     if isinstance(model, QATStage2) and model.examples is not None:
         kept: NDArray[np.float32] = model.examples.numpy()
         return kept
-    if example.ships(checkpoint):
-        return example.features(EXAMPLE_IMAGES)
     if not isinstance(model, QATStage2):
         raise InputError(
             f"{checkpoint} is a float checkpoint, and its int8 ranges come from features of {channels} channels: "
             "give --calibration features.npy, recorded with capture_features(network, batches, Path('shards'))"
         )
-    if size is None:
+    if (size := size or model.size) is None:
         raise InputError(
-            f"{checkpoint} has kept no features, so the size to build for is not known: give --size HxW, the height "
-            "and width of the features that enter your Stage2, or --calibration features.npy"
+            f"{checkpoint} has kept no features and no size, so the size to build for is not known: give --size HxW, "
+            "the height and width of the features that enter your Stage2, or --calibration features.npy"
         )
     noise = np.random.default_rng(0).uniform(float(model.input.low), float(model.input.high), (1, channels, *size))
     return noise.astype(np.float32)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import reprlib
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,12 +45,14 @@ class Card:
     Attributes:
         kind: `float` or `qat`.
         config: the shape of the network.
+        size: of a calibrated network, height and width of the features it was calibrated on.
         sqnr_db: of a fine-tuned network, signal to quantisation noise of Y1 and Y2 against its float teacher.
         sha256: `pair_sha256` of the weights and the rest of the card; none in version 1.
     """
 
     kind: str
     config: Stage2Config
+    size: tuple[int, int] | None
     sqnr_db: tuple[float, float] | None
     sha256: str | None
 
@@ -73,6 +77,12 @@ def save_checkpoint(model: nn.Module, path: Path | str, *, sqnr_db: tuple[float,
         )
     stage2 = inner_stage2(model, "save_checkpoint({}, path)")
     kind = "qat" if isinstance(stage2, QATStage2) else "float"
+    if isinstance(stage2, QATStage2) and stage2.untouched:
+        warnings.warn(
+            "the QATStage2 that is saved has gradients, but its weights are as they were when it was calibrated: build "
+            "the optimiser after QATStage2 has taken the float network's place",
+            stacklevel=2,
+        )
     due = _weights_of(kind, stage2.config)
     state = plain_names(stage2.state_dict(), next(iter(due)))
     check_weights(state, due, stage2.config)
@@ -80,13 +90,13 @@ def save_checkpoint(model: nn.Module, path: Path | str, *, sqnr_db: tuple[float,
     if isinstance(stage2, QATStage2) and stage2.examples is not None:
         tensors[_EXAMPLES] = stage2.examples.cpu().contiguous()
     payload = save(tensors)
+    size = stage2.size if isinstance(stage2, QATStage2) else None
     facts: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "kind": kind,
         "config": json.loads(json.dumps(dataclasses.asdict(stage2.config))),  # tuples as JSON has them
     }
-    if sqnr_db is not None:
-        facts["sqnr_db"] = list(sqnr_db)
+    facts |= {name: list(pair) for name, pair in (("size", size), ("sqnr_db", sqnr_db)) if pair is not None}
     facts["sha256"] = pair_sha256(payload, facts)
     write_whole(path, payload)
     write_whole(path.with_suffix(".json"), (json.dumps(facts, indent=2) + "\n").encode())
@@ -118,7 +128,7 @@ def load_checkpoint(path: Path | str) -> Stage2:
         model = _KINDS[card.kind](card.config)
         model.load_state_dict(tensors)
         if isinstance(model, QATStage2):
-            model.examples = examples
+            model.size, model.examples = card.size, examples
             _check_ranges(model)
     except WeightsError as error:
         raise CheckpointError(f"{path} does not hold the weights of its config: {error}") from error
@@ -153,7 +163,8 @@ def _read_card(path: Path) -> tuple[Card, dict[str, Any]]:
             )
     try:
         facts = json.loads(_read(card_path, MOST_CARD_BYTES))
-        version, kind, decibels = facts["schema_version"], facts["kind"], facts.get("sqnr_db")
+        version, kind = facts["schema_version"], facts["kind"]
+        size, decibels = facts.get("size"), facts.get("sqnr_db")
         config = Stage2Config.from_dict(facts["config"])
         sha256 = facts.pop("sha256") if version == SCHEMA_VERSION else None
     except CheckpointError:
@@ -170,14 +181,17 @@ def _read_card(path: Path) -> tuple[Card, dict[str, Any]]:
             f"{card_path} has schema version {version!r} and kind {kind!r}; "
             f"accepted are versions 1 and {SCHEMA_VERSION} and kinds {', '.join(_KINDS)}"
         )
-    if decibels is not None and (
-        not isinstance(decibels, list)
-        or len(decibels) != 2
-        or not all(type(d) in (int, float) and math.isfinite(d) for d in decibels)
-    ):
-        raise CheckpointError(f"{card_path} has an `sqnr_db` (={decibels!r}) that is not two finite numbers")
-    sqnr_db = None if decibels is None else (float(decibels[0]), float(decibels[1]))
-    return Card(kind, config, sqnr_db, sha256), facts
+    if size is not None and not all(type(n) is int and 0 < n < 2**15 and n % 2 == 0 for n in _pair(size)):
+        raise CheckpointError(f"{card_path} has a `size` (={reprlib.repr(size)}) that is not two even numbers")
+    if decibels is not None and not all(type(d) in (int, float) and math.isfinite(d) for d in _pair(decibels)):
+        raise CheckpointError(
+            f"{card_path} has an `sqnr_db` (={reprlib.repr(decibels)}) that is not two finite numbers"
+        )
+    return Card(kind, config, size and tuple(size), decibels and tuple(map(float, decibels)), sha256), facts
+
+
+def _pair(value: Any) -> tuple[Any, Any]:
+    return (value[0], value[1]) if isinstance(value, list) and len(value) == 2 else (None, None)
 
 
 def _read(path: Path, most_bytes: int) -> bytes:

@@ -7,6 +7,7 @@ before the resize.
 
 from __future__ import annotations
 
+import warnings
 from collections import OrderedDict
 from typing import cast
 
@@ -29,6 +30,11 @@ from litehrnet_stage2.reference.stage2 import (
 EXAMPLES = 3
 """How many of the features that it was calibrated on a network keeps."""
 
+_TRAIN_MODE = (
+    "a QATStage2 is trained in train() mode: it has no BatchNorm itself, but those around it now follow each small "
+    "batch, which the ranges do not; call network.eval() before the loop, unless you mean to train those too"
+)
+
 
 class QATStage2(Stage2):
     """Stage2 with quantisers in its activations and weights; starts in `Mode.FLOAT`, and rounds once calibrated.
@@ -37,8 +43,9 @@ class QATStage2(Stage2):
     `Stage2`. Its `state_dict` keys do not depend on the mode; loading that of a calibrated network makes it round.
 
     Attributes:
-        examples: the first features it was calibrated on, float32 `[n, in_channels, H, W]`: a checkpoint keeps them as
-            golden inputs. Not part of the state.
+        size: height and width of the features it was calibrated on. A checkpoint keeps it; not part of the state.
+        examples: the first of those features, float32 `[n, in_channels, H, W]`. A checkpoint keeps them as golden
+            inputs; not part of the state.
     """
 
     function_name = "stage2"
@@ -49,6 +56,8 @@ class QATStage2(Stage2):
     def __init__(self, config: Stage2Config | None = None) -> None:
         super().__init__(config)
         self.input = ActivationQuantizer()
+        self.size: tuple[int, int] | None = None
+        self._versions: list[int] = []
         self.register_buffer("examples", None, persistent=False)
         _replace_leaves(self)
 
@@ -56,8 +65,8 @@ class QATStage2(Stage2):
     def from_float(cls, stage2: nn.Module) -> QATStage2:
         """The quantisation-aware network that computes, in `Mode.FLOAT`, what `stage2.eval()` computes.
 
-        It is in eval mode. Build the optimiser after it has taken the float network's place: one built before
-        holds the float weights and trains nothing.
+        It is in `stage2`'s mode, eval or training. Build the optimiser after it has taken the float network's place:
+        one built before holds the float weights and trains nothing.
 
         Raises:
             ValueError: `stage2` is quantisation-aware already, or has other weights than a Stage2.
@@ -72,7 +81,7 @@ class QATStage2(Stage2):
         plain, qat = Stage2(stage2.config), cls(stage2.config)
         plain.load_state_dict(stage2.state_dict())
         _copy_leaves(plain, qat)
-        return qat.eval()
+        return qat.train(stage2.training)
 
     @property
     def calibrated(self) -> bool:
@@ -81,12 +90,22 @@ class QATStage2(Stage2):
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Map features `[B,32,64,128]` to `Y1 [B,32,64,128]` and `Y2 [B,64,32,64]`."""
+        if self.training and torch.is_grad_enabled() and self.input.mode is not Mode.FLOAT:
+            warnings.warn(_TRAIN_MODE, stacklevel=2)
         return super().forward(self.input(features))
 
     @property
+    def untouched(self) -> bool:
+        """Whether gradients were computed since it was calibrated and yet no weight was changed."""
+        return any(p.grad is not None for p in self.parameters()) and self._versions == self._count_changes()
+
+    def _count_changes(self) -> list[int]:
+        return [parameter._version for parameter in self.parameters()]
+
+    @property
     def calibrated_shapes(self) -> tuple[tuple[int, ...], ...]:
-        """Of the features that it was calibrated on, or nothing where that is not known."""
-        return () if self.examples is None else (tuple(self.examples.shape),)
+        """The shape of one image of the features that it was calibrated on, or nothing where that is not known."""
+        return () if self.size is None else ((1, self.config.in_channels, *self.size),)
 
     @torch.no_grad()
     def calibrate(self, features: Tensor) -> QATStage2:
@@ -105,6 +124,8 @@ class QATStage2(Stage2):
         for batch in torch.split(features, 8):
             self(batch)
         set_mode(self, Mode.FAKE_QUANTIZE)
+        self._versions = self._count_changes()
+        self.size = (features.shape[2], features.shape[3])
         self.examples = features[:EXAMPLES].clone()
         return self
 

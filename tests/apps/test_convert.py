@@ -147,7 +147,7 @@ def test_a_tuned_checkpoint_that_kept_no_features_is_built_for_the_size_given_an
 ) -> None:
     model = load_checkpoint(tuned)
     assert isinstance(model, QATStage2)
-    model.examples = None
+    model.size = model.examples = None
     save_checkpoint(model, tuned)
     command = ("convert", "--checkpoint", tuned, "--targets", "onnx", "--out", tmp_path / "bundle")
     done = stage2(*command)

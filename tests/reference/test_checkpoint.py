@@ -115,6 +115,7 @@ def test_a_truncated_file_is_damaged(saved: Path, size: int) -> None:
         ({"kind": "qat"}, "does not hold the weights of its config"),
         ({"config": {"num_blocks": [10**6, 2]}}, r"`num_blocks` \(=\(1000000, 2\)\) must be made of integers from"),
         ({"sqnr_db": [20]}, "two finite numbers"),
+        ({"size": [64, 127]}, r"`size` \(=\[64, 127\]\) that is not two even numbers"),
         ({"config": {"in_channels": 4}}, "does not hold the weights of its config"),
     ],
 )
@@ -195,6 +196,7 @@ def test_a_quantised_network_comes_back_with_examples_of_its_features_and_its_sq
     assert isinstance(loaded, QATStage2)
     assert loaded.examples is not None
     assert torch.equal(loaded.examples, x[:3])
+    assert loaded.size == (8, 12)
     assert read_card(tmp_path / "q.safetensors").sqnr_db == (20.5, 19.0)
 
 

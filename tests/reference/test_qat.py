@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
+from torch.optim import swa_utils
 
+from litehrnet_stage2.reference.checkpoint import load_checkpoint, save_checkpoint
 from litehrnet_stage2.reference.config import Stage2Config
+from litehrnet_stage2.reference.freeze import freeze
 from litehrnet_stage2.reference.qat import QATStage2, QuantConv
 from litehrnet_stage2.reference.quantizers import (
     ActivationQuantizer,
@@ -223,3 +228,47 @@ def test_learned_scales_stay_positive(calibrated: QATStage2) -> None:
             scale.fill_(-1.0)
     keep_scales_positive(calibrated)
     assert all(module.scale > 0 for module in calibrated.modules() if isinstance(module, ActivationQuantizer))
+
+
+def _train(network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    torch.stack([y.square().mean() for y in network(torch.randn(1, 4, 16, 16))]).sum().backward()
+    optimizer.step()
+
+
+def test_an_optimiser_built_before_the_swap_is_noticed_when_what_it_did_not_train_is_saved(
+    trained: Callable[[Stage2Config], Stage2], tmp_path: Path
+) -> None:
+    network = nn.Sequential(trained(Stage2Config(in_channels=4, num_channels=(4, 8), num_blocks=(1, 1))))
+    early = torch.optim.AdamW(network.parameters())
+    network[0] = QATStage2.from_float(network[0]).calibrate(torch.randn(1, 4, 16, 16))
+    _train(network, early)
+    with pytest.warns(UserWarning, match=r"build the optimiser after QATStage2 has taken"):
+        save_checkpoint(network[0], tmp_path / "q.safetensors")
+    _train(network, torch.optim.AdamW(network.parameters()))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        save_checkpoint(network[0], tmp_path / "q.safetensors")
+
+
+def test_training_in_train_mode_warns_of_the_batchnorms_around(calibrated: QATStage2) -> None:
+    optimizer = torch.optim.AdamW(calibrated.parameters())
+    with pytest.warns(UserWarning, match=r"call network\.eval\(\) before the loop"):
+        _train(calibrated.train(), optimizer)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        _train(calibrated.eval(), optimizer)
+
+
+def test_the_average_of_pytorch_follows_a_quantised_network_and_is_saved_as_one(
+    calibrated: QATStage2, tmp_path: Path
+) -> None:
+    average = swa_utils.AveragedModel(calibrated, multi_avg_fn=swa_utils.get_ema_multi_avg_fn(0.5), use_buffers=True)
+    optimizer = torch.optim.SGD(calibrated.parameters(), lr=1e-3)
+    for _ in range(3):
+        _train(calibrated, optimizer)
+        average.update_parameters(calibrated)
+    save_checkpoint(average, tmp_path / "q.safetensors")
+    loaded = load_checkpoint(tmp_path / "q.safetensors")
+    assert torch.equal(loaded.smooth[0].conv.weight, average.module.smooth[0].conv.weight)
+    assert not torch.equal(loaded.smooth[0].conv.weight, calibrated.smooth[0].conv.weight)
+    assert freeze(loaded)[0].tensors["features"].shape == (1, 4, 16, 16)
