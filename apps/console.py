@@ -162,13 +162,7 @@ def print_error(sentence: str) -> None:
 
 
 def _is_mistake(error: Exception) -> bool:
-    """Whether the error is written for the user: ours, or the file system's, but no library's own `ValueError`.
-
-    One that is raised in C counts as raised by its caller.
-    """
-    if isinstance(error, ValueError) and not isinstance(error, Stage2Error):
-        frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-        return str(frames[-1].f_globals.get("__name__")).startswith("litehrnet_stage2.")
+    """Whether it is the user's to mend: ours that says so, the file system's, or a package that is missing."""
     return isinstance(error, (Stage2Error, OSError, ImportError))
 
 

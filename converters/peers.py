@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from litehrnet_stage2.reference.cache_folder import cache_root
-from litehrnet_stage2.reference.errors import Stage2Error
+from litehrnet_stage2.reference.errors import InputError, Stage2Error
 from litehrnet_stage2.reference.integer_function import IntegerFunction
 from litehrnet_stage2.reference.manifest import FUNCTION, GOLDEN
 from litehrnet_stage2.runtime.bundle import Bundle
@@ -142,7 +142,7 @@ def peer_candidates(
         PeerUnavailableError: a package that a peer needs is missing.
     """
     if unknown := [group for group in groups if group not in GROUPS]:
-        raise ValueError(f"unknown peers {unknown[0]!r} to run against: known are {', '.join(GROUPS)}")
+        raise InputError(f"unknown peers {unknown[0]!r} to run against: known are {', '.join(GROUPS)}")
     candidates = []
     for name, peer in PEERS.items():
         if peer.group in groups:

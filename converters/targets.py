@@ -10,6 +10,7 @@ from typing import TypeAlias, cast
 
 from litehrnet_stage2.converters.coverage import Coverage
 from litehrnet_stage2.reference.contract.artifacts import Artifact
+from litehrnet_stage2.reference.errors import InputError
 from litehrnet_stage2.reference.integer_function import IntegerFunction
 
 COREML_TARGETS = ("iOS17", "iOS18")
@@ -28,7 +29,7 @@ class Deployment:
 
     def __post_init__(self) -> None:
         if self.coreml_target not in COREML_TARGETS:
-            raise ValueError(f"`coreml_target` (={self.coreml_target!r}) must be one of {', '.join(COREML_TARGETS)}")
+            raise InputError(f"`coreml_target` (={self.coreml_target!r}) must be one of {', '.join(COREML_TARGETS)}")
 
 
 Convert: TypeAlias = Callable[[IntegerFunction, Path, Deployment], Coverage]

@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from litehrnet_stage2.reference.errors import InputError
 from litehrnet_stage2.reference.operators import KINDS, Conv, Operator, Shape
 from litehrnet_stage2.reference.quantization import QMAX, QMIN, Codes, Quantization, saturate
 
@@ -51,9 +52,9 @@ class Tensor:
 
     def __post_init__(self) -> None:
         if type(self.shape) is not tuple or any(type(size) is not int or size < 1 for size in self.shape):
-            raise ValueError(f"a shape (={self.shape!r}) must be made of integers >= 1")
+            raise InputError(f"a shape (={self.shape!r}) must be made of integers >= 1")
         if len(self.shape) != 4 or self.shape[0] != 1 or np.prod(self.shape, dtype=object) >= MOST_ELEMENTS:
-            raise ValueError(f"a shape (={list(self.shape)}) must be [1, C, H, W], of fewer than 2^31 elements")
+            raise InputError(f"a shape (={list(self.shape)}) must be [1, C, H, W], of fewer than 2^31 elements")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,32 +80,32 @@ class IntegerFunction:
 
     def __post_init__(self) -> None:
         if type(self.name) is not str or not self.name.isidentifier():
-            raise ValueError(f"the name of a function (={self.name!r}) must be made of letters, digits and `_`")
+            raise InputError(f"the name of a function (={self.name!r}) must be made of letters, digits and `_`")
         shapes = {name: self._tensor(name, "is an input").shape for name in self.inputs}
         if not self.inputs or len(shapes) != len(self.inputs):
-            raise ValueError(f"the inputs (={list(self.inputs)}) must be one or more, of different names")
+            raise InputError(f"the inputs (={list(self.inputs)}) must be one or more, of different names")
         for node in self.nodes:
             for name in node.inputs:
                 if name not in shapes:
-                    raise ValueError(f"`{node.name}` reads `{name}`, which nothing has written before it")
+                    raise InputError(f"`{node.name}` reads `{name}`, which nothing has written before it")
             if node.name in shapes:
-                raise ValueError(f"`{node.name}` is written twice")
+                raise InputError(f"`{node.name}` is written twice")
             shapes[node.name] = node.shape(*(shapes[name] for name in node.inputs))
             tensor = self._tensor(node.name, "is written")
             if tensor.shape != shapes[node.name]:
-                raise ValueError(
+                raise InputError(
                     f"`{node.name}` has shape {list(tensor.shape)}, but its operator gives {list(shapes[node.name])}"
                 )
             if node.moves_codes and any(self.tensors[name].quantization != tensor.quantization for name in node.inputs):
-                raise ValueError(f"`{node.name}` moves codes, but what it reads has another quantisation")
+                raise InputError(f"`{node.name}` moves codes, but what it reads has another quantisation")
         if unknown := sorted(set(self.tensors) ^ set(shapes)):
-            raise ValueError(f"the tensor `{unknown[0]}` is neither an input nor written")
+            raise InputError(f"the tensor `{unknown[0]}` is neither an input nor written")
         if not self.outputs or not set(self.outputs.values()) <= set(shapes):
-            raise ValueError(f"the outputs (={dict(self.outputs)}) must be one or more of the tensors")
+            raise InputError(f"the outputs (={dict(self.outputs)}) must be one or more of the tensors")
 
     def _tensor(self, name: str, what: str) -> Tensor:
         if name not in self.tensors:
-            raise ValueError(f"`{name}` {what}, but has no shape and quantisation")
+            raise InputError(f"`{name}` {what}, but has no shape and quantisation")
         return self.tensors[name]
 
     @cached_property
@@ -141,16 +142,16 @@ class IntegerFunction:
             ValueError: a wrong number of inputs, shape or dtype.
         """
         if len(codes) != len(self.inputs):
-            raise ValueError(
+            raise InputError(
                 f"{self.name} takes {len(self.inputs)} inputs ({', '.join(self.inputs)}), not {len(codes)}"
             )
         for name, array in zip(self.inputs, codes, strict=True):
             due = self.tensors[name].shape[1:]
             if array.ndim != 4 or array.shape[1:] != due or len(array) != len(codes[0]) or not len(array):
                 expected = f"[N,{','.join(map(str, due))}]"
-                raise ValueError(f"the codes of `{name}` must have shape {expected}, but have {list(array.shape)}")
+                raise InputError(f"the codes of `{name}` must have shape {expected}, but have {list(array.shape)}")
             if array.dtype != np.int8:
-                raise ValueError(f"codes must be int8, but are {array.dtype}: quantise float features first")
+                raise InputError(f"codes must be int8, but are {array.dtype}: quantise float features first")
 
 
 def save(function: IntegerFunction, path: Path) -> None:
@@ -206,7 +207,7 @@ def load(path: Path | BinaryIO) -> IntegerFunction:
     except (OSError, EOFError, LookupError, TypeError, AttributeError, ValueError, ArithmeticError,
             RecursionError, zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError) as error:  # fmt: skip
         where = path if isinstance(path, Path) else "the file"
-        raise ValueError(
+        raise InputError(
             f"{where} does not hold an integer function ({error}): convert the checkpoint again"
         ) from error
 

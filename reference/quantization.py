@@ -8,6 +8,8 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from litehrnet_stage2.reference.errors import InputError
+
 QMIN, QMAX = -128, 127
 
 Codes: TypeAlias = NDArray[np.int8]
@@ -26,9 +28,9 @@ class Quantization:
 
     def __post_init__(self) -> None:
         if not (np.isfinite(self.scale) and self.scale > 0):
-            raise ValueError(f"a scale (={self.scale}) must be finite and positive")
+            raise InputError(f"a scale (={self.scale}) must be finite and positive")
         if type(self.zero_point) is not int or not QMIN <= self.zero_point <= QMAX:
-            raise ValueError(f"a zero point (={self.zero_point!r}) must be an integer in [{QMIN}, {QMAX}]")
+            raise InputError(f"a zero point (={self.zero_point!r}) must be an integer in [{QMIN}, {QMAX}]")
 
     def quantize(self, x: NDArray[np.float32]) -> Codes:
         """`rne(x / scale) + zero_point`, clamped: any shape, float32 -> int8."""

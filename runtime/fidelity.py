@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from litehrnet_stage2.reference.contract.artifacts import RUNTIMES
+from litehrnet_stage2.reference.errors import InputError
 from litehrnet_stage2.reference.integer_function import OUTPUTS, Quantization
 from litehrnet_stage2.reference.manifest import TensorSpec
 from litehrnet_stage2.runtime.bundle import Golden
@@ -77,7 +78,7 @@ def photographs(golden: Golden) -> int:
         ValueError: none has.
     """
     if not len(golden.float_y1):
-        raise ValueError("the bundle holds no float outputs to compare with: convert the checkpoint again")
+        raise InputError("the bundle holds no float outputs to compare with: convert the checkpoint again")
     return len(golden.float_y1)
 
 

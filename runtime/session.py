@@ -96,17 +96,17 @@ class Session(ABC):
         self._check_array(features, np.float32)
         if not np.isfinite(features).all():
             bad = int(np.count_nonzero(~np.isfinite(features)))
-            raise ValueError(f"features hold {bad} values that are NaN or infinite: every value must be finite")
+            raise InputError(f"features hold {bad} values that are NaN or infinite: every value must be finite")
 
     def _check_array(self, features: Array, dtype: type) -> None:
         expected = self.info.input.shape[1:]
         if features.ndim != 4 or features.shape[1:] != expected or len(features) == 0:
-            raise ValueError(
+            raise InputError(
                 f"features must have shape [N,{','.join(map(str, expected))}], N >= 1, but have {list(features.shape)}"
             )
         if features.dtype != dtype:
             name = np.dtype(dtype).name
-            raise ValueError(f"features must be {name}, but are {features.dtype}: convert them with .astype('{name}')")
+            raise InputError(f"features must be {name}, but are {features.dtype}: convert them with .astype('{name}')")
 
     @abstractmethod
     def _infer(self, image: Float) -> tuple[Float, Float]:
@@ -119,7 +119,7 @@ class Session(ABC):
             return np.empty(shapes[0], dtype), np.empty(shapes[1], dtype)
         for name, array, shape in zip(OUTPUTS, out, shapes, strict=True):
             if array.shape != shape or array.dtype != dtype:
-                raise ValueError(
+                raise InputError(
                     f"`out` for {name} is {array.dtype} {list(array.shape)}: it must be "
                     f"{np.dtype(dtype)} {list(shape)}, as `run` would make it"
                 )
@@ -223,7 +223,7 @@ def open_session(bundle: Bundle | Path, runtime: str, *, threads: int = 1) -> Se
         RuntimeUnavailableError: the runtime is not installed.
     """
     if runtime not in RUNTIMES:
-        raise ValueError(f"unknown runtime {runtime!r}: the runtimes are {', '.join(RUNTIMES)}")
+        raise InputError(f"unknown runtime {runtime!r}: the runtimes are {', '.join(RUNTIMES)}")
     check_threads(threads)
     opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
     module = importlib.import_module(RUNTIMES[runtime])

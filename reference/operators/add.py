@@ -9,6 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from litehrnet_stage2.reference import runtime_rules
+from litehrnet_stage2.reference.errors import InputError
 from litehrnet_stage2.reference.operators.operator import Check, Operator, Shape
 from litehrnet_stage2.reference.quantization import Codes, Quantization, saturate
 
@@ -25,7 +26,7 @@ class Add(Operator):
         """That of either input."""
         left, right = inputs
         if left != right:
-            raise ValueError(f"`{self.name}` adds tensors of different shapes, {list(left)} and {list(right)}")
+            raise InputError(f"`{self.name}` adds tensors of different shapes, {list(left)} and {list(right)}")
         return left
 
     def evaluate(self, codes: Sequence[Codes], reads: Sequence[Quantization], out: Quantization) -> Codes:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from litehrnet_stage2.reference.errors import InputError
 from litehrnet_stage2.reference.operators.operator import Operator, Shape
 from litehrnet_stage2.reference.quantization import QMAX, QMIN, Codes, Quantization, saturate
 
@@ -41,18 +42,18 @@ class Conv(Operator):
         for field, dtype, rank in (("weight", np.int8, 4), ("weight_scale", np.float32, 1), ("bias", np.int32, 1)):
             array = getattr(self, field)
             if not isinstance(array, np.ndarray) or array.dtype != dtype or array.ndim != rank:
-                raise ValueError(f"`{field}` of `{self.name}` must be {np.dtype(dtype)} of rank {rank}")
+                raise InputError(f"`{field}` of `{self.name}` must be {np.dtype(dtype)} of rank {rank}")
         channels = len(self.weight)
         if not channels or self.weight_scale.shape != (channels,) or self.bias.shape != (channels,):
-            raise ValueError(f"`{self.name}` must have a scale and a bias for each of its {channels} channels")
+            raise InputError(f"`{self.name}` must have a scale and a bias for each of its {channels} channels")
         if not (np.isfinite(self.weight_scale).all() and (self.weight_scale > 0).all()):
-            raise ValueError(f"every weight scale of `{self.name}` must be finite and positive")
+            raise InputError(f"every weight scale of `{self.name}` must be finite and positive")
         for field, length, least in (("stride", 2, 1), ("dilation", 2, 1), ("padding", 4, 0)):
             value = getattr(self, field)
             if type(value) is not tuple or len(value) != length or any(type(v) is not int or v < least for v in value):
-                raise ValueError(f"`{field}` (={value}) of `{self.name}` must be {length} integers >= {least}")
+                raise InputError(f"`{field}` (={value}) of `{self.name}` must be {length} integers >= {least}")
         if type(self.groups) is not int or self.groups < 1 or channels % self.groups:
-            raise ValueError(f"`groups` (={self.groups}) of `{self.name}` must divide its {channels} channels")
+            raise InputError(f"`groups` (={self.groups}) of `{self.name}` must divide its {channels} channels")
 
     @property
     def depthwise(self) -> bool:
@@ -64,7 +65,7 @@ class Conv(Operator):
         (shape,) = inputs
         channels, per_group, *kernel = self.weight.shape
         if len(shape) != 4 or shape[1] != per_group * self.groups:
-            raise ValueError(f"`{self.name}` takes {per_group * self.groups} channels, but reads shape {list(shape)}")
+            raise InputError(f"`{self.name}` takes {per_group * self.groups} channels, but reads shape {list(shape)}")
         top, left, bottom, right = self.padding
         sizes = (shape[2] + top + bottom, shape[3] + left + right)
         out = tuple(
@@ -72,7 +73,7 @@ class Conv(Operator):
             for size, k, stride, dilation in zip(sizes, kernel, self.stride, self.dilation, strict=True)
         )
         if min(out) < 1:
-            raise ValueError(f"the kernel {kernel} of `{self.name}` is larger than its input {list(shape)}")
+            raise InputError(f"the kernel {kernel} of `{self.name}` is larger than its input {list(shape)}")
         return (shape[0], channels, *out)
 
     def evaluate(self, codes: Sequence[Codes], reads: Sequence[Quantization], out: Quantization) -> Codes:
@@ -94,7 +95,7 @@ class Conv(Operator):
             ValueError: a sum leaves int32.
         """
         if np.abs(acc).max(initial=0) >= LARGEST_ACCUMULATOR:
-            raise ValueError(f"`{self.name}` overflows its int32 accumulator")
+            raise InputError(f"`{self.name}` overflows its int32 accumulator")
         scaled = acc.astype(np.int32).astype(np.float32) * multiplier[:, None, None]
         return saturate(np.rint(scaled) + np.float32(out.zero_point))
 

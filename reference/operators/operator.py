@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, TypeAlias
 
+from litehrnet_stage2.reference.errors import InputError
 from litehrnet_stage2.reference.quantization import Codes, Quantization
 
 Shape: TypeAlias = tuple[int, ...]
@@ -48,9 +49,9 @@ class Operator(ABC):
     def __post_init__(self) -> None:
         names = (self.name, *self.inputs)
         if not self.inputs or not all(type(name) is str and name for name in names):
-            raise ValueError(f"`{self.name}` must read and write tensors by name, but has {names}")
+            raise InputError(f"`{self.name}` must read and write tensors by name, but has {names}")
         if self.reads is not None and len(self.inputs) != self.reads:
-            raise ValueError(
+            raise InputError(
                 f"`{self.name}` reads {len(self.inputs)} tensors: {type(self).__name__} takes {self.reads}"
             )
 

@@ -9,6 +9,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from litehrnet_stage2.reference.errors import InputError
 from litehrnet_stage2.reference.operators.operator import Operator, Shape
 from litehrnet_stage2.reference.quantization import Codes, Quantization, saturate
 
@@ -30,7 +31,7 @@ class Resize(Operator):
     def __post_init__(self) -> None:
         super().__post_init__()
         if type(self.factor) is not int or self.factor not in TIE_BREAKING_BITS:
-            raise ValueError(f"`factor` (={self.factor!r}) of `{self.name}` must be one of {list(TIE_BREAKING_BITS)}")
+            raise InputError(f"`factor` (={self.factor!r}) of `{self.name}` must be one of {list(TIE_BREAKING_BITS)}")
 
     @property
     def cells(self) -> int:

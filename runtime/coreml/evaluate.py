@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from litehrnet_stage2.reference.errors import InputError
 from litehrnet_stage2.runtime.coreml.operators import OPERATORS
 from litehrnet_stage2.runtime.coreml.program import Operation, Program, Tensor
 
@@ -53,7 +54,7 @@ def evaluate(program: Program, inputs: Mapping[str, Array]) -> dict[str, Array]:
     check_supported(program)
     if sorted(inputs) != sorted(tensor.name for tensor in program.inputs):
         wanted = ", ".join(str(tensor) for tensor in program.inputs)
-        raise ValueError(f"the inputs are named {sorted(inputs)}, but the program takes {wanted}")
+        raise InputError(f"the inputs are named {sorted(inputs)}, but the program takes {wanted}")
     values = dict(program.constants)
     for tensor in program.inputs:
         values[tensor.name] = _as_declared(tensor, np.asarray(inputs[tensor.name]), f"input {tensor.name!r} is")
@@ -70,7 +71,7 @@ def check_supported(program: Program) -> None:
     """
     for operation in program.operations:
         if operation.type not in OPERATORS:
-            raise ValueError(f"{operation} is not one that is evaluated; those are {', '.join(OPERATORS)}")
+            raise InputError(f"{operation} is not one that is evaluated; those are {', '.join(OPERATORS)}")
 
 
 def _run(operation: Operation, values: Mapping[str, Array]) -> dict[str, Array]:
@@ -84,13 +85,13 @@ def _run(operation: Operation, values: Mapping[str, Array]) -> dict[str, Array]:
         for parameter, given in operation.arguments.items()
     }
     if len(operation.outputs) != 1:
-        raise ValueError(f"{operation} has {len(operation.outputs)} outputs, but each evaluated operator has one")
+        raise InputError(f"{operation} has {len(operation.outputs)} outputs, but each evaluated operator has one")
     (tensor,) = operation.outputs
     try:
         with np.errstate(all="ignore"):
             result = OPERATORS[operation.type](**arguments)
     except _MISFITS as error:
-        raise ValueError(f"{operation}: {error}") from error
+        raise InputError(f"{operation}: {error}") from error
     return {tensor.name: _as_declared(tensor, result, f"{operation} computes")}
 
 
@@ -106,6 +107,6 @@ def _as_declared(tensor: Tensor, value: Array, what: str) -> Array:
         declared in (None, length) for declared, length in zip(tensor.shape, value.shape, strict=True)
     )
     if not fits or (value.dtype != tensor.dtype and {value.dtype.kind, tensor.dtype.kind} != {"f"}):
-        raise ValueError(f"{what} {value.dtype}{list(value.shape)}, but the program declares {tensor}")
+        raise InputError(f"{what} {value.dtype}{list(value.shape)}, but the program declares {tensor}")
     with np.errstate(over="ignore"):
         return value.astype(tensor.dtype, copy=False)

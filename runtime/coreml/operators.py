@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from litehrnet_stage2.reference.errors import InputError
 from litehrnet_stage2.runtime.coreml.spatial import (
     conv,
     resize,
@@ -40,9 +41,9 @@ def quantize(
 ) -> Array:
     """`clip(round(input / scale) + zero_point)`: one division, half to even, then saturate."""
     if output_dtype not in ("int8", "uint8"):
-        raise ValueError(f"`output_dtype` (={output_dtype!r}) must be 'int8' or 'uint8'")
+        raise InputError(f"`output_dtype` (={output_dtype!r}) must be 'int8' or 'uint8'")
     if np.isnan(input).any():
-        raise ValueError("its input has values that are not a number, and those have no code")
+        raise InputError("its input has values that are not a number, and those have no code")
     limits = np.iinfo(output_dtype)
     codes = input / _along(axis, scale, input)
     np.rint(codes, out=codes)
@@ -77,10 +78,10 @@ def _along(axis: Array | None, parameter: Array, data: Array) -> Array:
     if parameter.ndim == 0:
         return parameter.astype(np.float32)
     if parameter.ndim > 1 or axis is None:
-        raise ValueError(f"a scale or zero point of shape {parameter.shape} must be a vector along an `axis`")
+        raise InputError(f"a scale or zero point of shape {parameter.shape} must be a vector along an `axis`")
     index = range(data.ndim)[int(axis)]
     if len(parameter) != data.shape[index]:
-        raise ValueError(f"{len(parameter)} scales or zero points do not fit axis {index} of shape {data.shape}")
+        raise InputError(f"{len(parameter)} scales or zero points do not fit axis {index} of shape {data.shape}")
     shape = [1] * data.ndim
     shape[index] = -1
     return parameter.astype(np.float32).reshape(shape)
@@ -89,7 +90,7 @@ def _along(axis: Array | None, parameter: Array, data: Array) -> Array:
 def _by_block(parameter: Array, data: Array) -> Array:
     """A scale or offset, as float32, each of its entries repeated over the block of `data` it is for."""
     if parameter.ndim != data.ndim or any(n == 0 or m % n for m, n in zip(data.shape, parameter.shape, strict=True)):
-        raise ValueError(f"a scale or offset of shape {parameter.shape} does not cut {data.shape} into equal blocks")
+        raise InputError(f"a scale or offset of shape {parameter.shape} does not cut {data.shape} into equal blocks")
     repeated = parameter.astype(np.float32)
     for axis, (length, count) in enumerate(zip(data.shape, parameter.shape, strict=True)):
         if 1 < count < length:
@@ -131,13 +132,13 @@ def inverse(x: Array, epsilon: Array | float = 1e-4) -> Array:
 def cast(x: Array, dtype: str) -> Array:
     """`x` as another type: rounded to nearest for a float, cut towards zero for an integer."""
     if dtype not in _CASTS:
-        raise ValueError(f"`dtype` (={dtype!r}) must be one of {', '.join(_CASTS)}")
+        raise InputError(f"`dtype` (={dtype!r}) must be one of {', '.join(_CASTS)}")
     target = _CASTS[dtype]
     if x.dtype.kind == "f" and target.kind in "iu":
         limits: np.iinfo[Any] = np.iinfo(target)
         whole = np.trunc(x)
         if not ((whole >= limits.min) & (whole <= limits.max)).all():
-            raise ValueError(f"its input has values that {dtype} cannot hold, which has no documented result")
+            raise InputError(f"its input has values that {dtype} cannot hold, which has no documented result")
     return x.astype(target)
 
 

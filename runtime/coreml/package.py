@@ -6,6 +6,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from litehrnet_stage2.reference.errors import InputError
+
 _MODEL_PATH = "@model_path"
 
 
@@ -30,9 +32,9 @@ class Package:
             relative = content["itemInfoEntries"][content["rootModelIdentifier"]]["path"]
             model = PurePosixPath(relative)
         except (OSError, RecursionError) as error:
-            raise ValueError(f"{path} is not an .mlpackage folder: {manifest} cannot be read: {error}") from error
+            raise InputError(f"{path} is not an .mlpackage folder: {manifest} cannot be read: {error}") from error
         except (KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(f"{manifest} does not say where the package's model is: {error!r}") from error
+            raise InputError(f"{manifest} does not say where the package's model is: {error!r}") from error
         return cls(root, _inside(root, root / "Data" / model))
 
     def weight_file(self, name: str) -> Path:
@@ -43,7 +45,7 @@ class Package:
         """
         parts = PurePosixPath(name).parts
         if len(parts) < 2 or parts[0] != _MODEL_PATH:
-            raise ValueError(f"{self.model} names the weight file {name!r}, but only {_MODEL_PATH}/... is read")
+            raise InputError(f"{self.model} names the weight file {name!r}, but only {_MODEL_PATH}/... is read")
         return _inside(self.root, self.model.parent.joinpath(*parts[1:]))
 
 
@@ -52,9 +54,9 @@ def _inside(root: Path, path: Path) -> Path:
     try:
         resolved = path.resolve(strict=True)
     except (OSError, RuntimeError, ValueError) as error:
-        raise ValueError(f"{path} is missing from the package {root}: {error}") from error
+        raise InputError(f"{path} is missing from the package {root}: {error}") from error
     if not resolved.is_relative_to(root):
-        raise ValueError(f"{path} leads to {resolved}, outside of the package {root}: refused")
+        raise InputError(f"{path} leads to {resolved}, outside of the package {root}: refused")
     if not resolved.is_file():
-        raise ValueError(f"{path} of the package {root} is not a file")
+        raise InputError(f"{path} of the package {root} is not a file")
     return resolved

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from litehrnet_stage2.reference.contract.codec import CodecError, decode, parse
-from litehrnet_stage2.reference.errors import Stage2Error
+from litehrnet_stage2.reference.errors import InputError, Stage2Error
 from litehrnet_stage2.reference.integer_function import OUTPUTS
 from litehrnet_stage2.runtime.child import PYTHON
 from litehrnet_stage2.runtime.latency.result import PlannedOperation
@@ -121,7 +121,7 @@ def predict(
         PredictionError: the process was killed, took too long, or did not reply as it should.
     """
     if unit not in UNITS:
-        raise ValueError(f"unknown compute unit {unit!r}: they are {', '.join(UNITS)}")
+        raise InputError(f"unknown compute unit {unit!r}: they are {', '.join(UNITS)}")
     with tempfile.TemporaryDirectory(prefix="litehrnet-stage2-") as folder:
         np.save(Path(folder, INPUTS_FILE), features)
         request = PredictionRequest(package=str(package), unit=unit, folder=folder, queries=queries, seconds=seconds)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from litehrnet_stage2.reference.errors import InputError
 from litehrnet_stage2.runtime.coreml.package import Package
 from litehrnet_stage2.runtime.coreml.proto import message_modules
 from litehrnet_stage2.runtime.coreml.weights import WeightFile
@@ -78,7 +79,7 @@ class Operation:
         """
         values = self.arguments.get(parameter, ())
         if len(values) != 1:
-            raise ValueError(f"{self} is given {len(values)} values for {parameter!r}, but that takes one")
+            raise InputError(f"{self} is given {len(values)} values for {parameter!r}, but that takes one")
         return values[0]
 
     def reads(self) -> Iterable[str]:
@@ -128,7 +129,7 @@ def _parse(message: Any, path: Path) -> Any:
     try:
         message.ParseFromString(path.read_bytes())
     except (DecodeError, OSError) as error:
-        raise ValueError(f"{path} is not a Core ML specification, or it is damaged: {error}") from error
+        raise InputError(f"{path} is not a Core ML specification, or it is damaged: {error}") from error
     return message
 
 
@@ -143,7 +144,7 @@ class _Reader:
     def program(self, model: Any) -> Program:
         kind = model.WhichOneof("Type")
         if kind != "mlProgram":
-            raise ValueError(f"{self._package.model} holds {kind or 'no model'}, but only an mlProgram is read")
+            raise InputError(f"{self._package.model} holds {kind or 'no model'}, but only an mlProgram is read")
         function = _choose(model.mlProgram.functions, model.description.defaultFunctionName or "main", "function")
         block = _choose(function.block_specializations, function.opset, "operator set")
 
@@ -155,10 +156,10 @@ class _Reader:
             operation = self.operation(item)
             for name in operation.reads():
                 if name not in tensors:
-                    raise ValueError(f"{operation} reads {name!r}, but nothing before it defines that")
+                    raise InputError(f"{operation} reads {name!r}, but nothing before it defines that")
             for tensor in operation.outputs:
                 if tensor.name in tensors:
-                    raise ValueError(f"{operation} defines {tensor.name!r}, but that is defined before it")
+                    raise InputError(f"{operation} defines {tensor.name!r}, but that is defined before it")
                 tensors[tensor.name] = tensor
             if operation.type == "const":
                 constants.update(_constant(operation))
@@ -166,7 +167,7 @@ class _Reader:
                 operations.append(operation)
         for name in block.outputs:
             if name not in tensors:
-                raise ValueError(f"the program returns {name!r}, but no operator defines that")
+                raise InputError(f"the program returns {name!r}, but no operator defines that")
         for what, declared, actual in (
             ("input", model.description.input, [tensor.name for tensor in inputs]),
             ("output", model.description.output, list(block.outputs)),
@@ -174,7 +175,7 @@ class _Reader:
             names = [feature.name for feature in declared]
             # A model of several functions describes each in a place of its own.
             if names and sorted(names) != sorted(actual):
-                raise ValueError(f"the model's description has {what}s {names}, but its program has {actual}")
+                raise InputError(f"the model's description has {what}s {names}, but its program has {actual}")
         return Program(
             inputs=inputs,
             outputs=tuple(tensors[name] for name in block.outputs),
@@ -185,7 +186,7 @@ class _Reader:
     def operation(self, item: Any) -> Operation:
         where = _describe(item)
         if item.blocks:
-            raise ValueError(f"{where} holds blocks of its own, but only straight programs are read")
+            raise InputError(f"{where} holds blocks of its own, but only straight programs are read")
         # Up to iOS17, constants that the compiler expands have their parameters among the attributes.
         arguments: dict[str, tuple[str | NDArray[Any], ...]] = {
             name: (self.value(value, f"{where}, attribute {name!r}"),)
@@ -212,28 +213,28 @@ class _Reader:
     def tensor_type(self, item: Any, where: str) -> tuple[np.dtype[Any], tuple[int | None, ...]]:
         kind = item.WhichOneof("type")
         if kind != "tensorType":
-            raise ValueError(f"{where} has a {kind}, but only tensors are read")
+            raise InputError(f"{where} has a {kind}, but only tensors are read")
         try:
             name = self._type_name(item.tensorType.dataType)
         except ValueError:
             name = str(item.tensorType.dataType)
         if name not in _TYPES:
-            raise ValueError(f"{where} holds {name}, but only {', '.join(_TYPES)} are read")
+            raise InputError(f"{where} holds {name}, but only {', '.join(_TYPES)} are read")
         shape = tuple(
             dimension.constant.size if dimension.WhichOneof("dimension") == "constant" else None
             for dimension in item.tensorType.dimensions
         )
         if item.tensorType.rank != len(shape):
-            raise ValueError(f"{where} has {len(shape)} dimensions but rank {item.tensorType.rank}")
+            raise InputError(f"{where} has {len(shape)} dimensions but rank {item.tensorType.rank}")
         if any(length is not None and length > _LARGEST_LENGTH for length in shape):
-            raise ValueError(f"{where} has shape {shape}, but a length is at most {_LARGEST_LENGTH}")
+            raise InputError(f"{where} has shape {shape}, but a length is at most {_LARGEST_LENGTH}")
         return _TYPES[name][0], shape
 
     def value(self, item: Any, where: str) -> NDArray[Any]:
         dtype, lengths = self.tensor_type(item.type, where)
         shape = tuple(length for length in lengths if length is not None)
         if len(shape) != len(lengths):
-            raise ValueError(f"{where} is a constant of shape {lengths}, but a constant has all its lengths")
+            raise InputError(f"{where} is a constant of shape {lengths}, but a constant has all its lengths")
         match item.WhichOneof("value"):
             case "blobFileValue":
                 blob = item.blobFileValue
@@ -243,13 +244,13 @@ class _Reader:
             case "immediateValue" if item.immediateValue.WhichOneof("value") == "tensor":
                 return _immediate(item.immediateValue.tensor, dtype, shape, where)
             case _:
-                raise ValueError(f"{where} holds no tensor")
+                raise InputError(f"{where} holds no tensor")
 
 
 def _immediate(item: Any, dtype: np.dtype[Any], shape: tuple[int, ...], where: str) -> NDArray[Any]:
     field = item.WhichOneof("value")
     if field != _IMMEDIATE_FIELDS[dtype]:
-        raise ValueError(f"{where} is {dtype} but has its values in {field}, not in {_IMMEDIATE_FIELDS[dtype]}")
+        raise InputError(f"{where} is {dtype} but has its values in {field}, not in {_IMMEDIATE_FIELDS[dtype]}")
     values = getattr(item, field).values
     try:
         flat = (
@@ -259,7 +260,7 @@ def _immediate(item: Any, dtype: np.dtype[Any], shape: tuple[int, ...], where: s
         )
         shaped = flat.reshape(shape)
     except (ValueError, OverflowError) as error:
-        raise ValueError(f"{where} does not hold what its type {dtype}{list(shape)} says: {error}") from error
+        raise InputError(f"{where} does not hold what its type {dtype}{list(shape)} says: {error}") from error
     shaped.flags.writeable = False
     return shaped
 
@@ -272,14 +273,14 @@ def _describe(operation: Any) -> str:
 def _constant(operation: Operation) -> dict[str, NDArray[Any]]:
     value = operation.argument("val")
     if not isinstance(value, np.ndarray) or len(operation.outputs) != 1:
-        raise ValueError(f"{operation} does not hold one value")
+        raise InputError(f"{operation} does not hold one value")
     (tensor,) = operation.outputs
     if (value.dtype.type, value.shape) != (tensor.dtype.type, tensor.shape):
-        raise ValueError(f"{operation} declares {tensor}, but holds {value.dtype}{list(value.shape)}")
+        raise InputError(f"{operation} declares {tensor}, but holds {value.dtype}{list(value.shape)}")
     return {tensor.name: value}
 
 
 def _choose(options: Mapping[str, Any], name: str, what: str) -> Any:
     if name not in options:
-        raise ValueError(f"the program has no {what} {name!r}; it has {', '.join(sorted(options)) or 'none'}")
+        raise InputError(f"the program has no {what} {name!r}; it has {', '.join(sorted(options)) or 'none'}")
     return options[name]

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from litehrnet_stage2.reference.errors import InputError
+
 Array = NDArray[Any]
 
 
@@ -32,11 +34,11 @@ def conv(
     """
     rank, groups = x.ndim - 2, int(groups)
     if rank < 1 or weight.ndim != x.ndim:
-        raise ValueError(f"`x` of shape {x.shape} and `weight` of shape {weight.shape} must have one rank >= 3")
+        raise InputError(f"`x` of shape {x.shape} and `weight` of shape {weight.shape} must have one rank >= 3")
     batch, channels = x.shape[:2]
     filters, depth, *kernel = weight.shape
     if groups < 1 or filters % groups or channels != depth * groups:
-        raise ValueError(f"{channels} channels and a weight of shape {weight.shape} do not fit {groups} groups")
+        raise InputError(f"{channels} channels and a weight of shape {weight.shape} do not fit {groups} groups")
     steps = _each(strides, "strides", [1] * rank, least=1)
     spread = _each(dilations, "dilations", [1] * rank, least=1)
     extents = [(length - 1) * step + 1 for length, step in zip(kernel, spread, strict=True)]
@@ -71,17 +73,17 @@ def _paddings(pad_type: str, pad: Array | None, extents: list[int], strides: lis
         case "same" | "same_lower" if all(n % 2 for n in extents) and all(stride == 1 for stride in strides):
             return [(extent // 2, extent // 2) for extent in extents]
         case "same" | "same_lower":
-            raise ValueError(
+            raise InputError(
                 f"`pad_type` {pad_type!r} with strides {strides} and a kernel that covers {extents} does not "
                 "say on which side it pads: only odd kernels of stride 1 are evaluated; convert with `pad`"
             )
-    raise ValueError(f"`pad_type` (={pad_type!r}) must be 'valid', 'custom', 'same' or 'same_lower'")
+    raise InputError(f"`pad_type` (={pad_type!r}) must be 'valid', 'custom', 'same' or 'same_lower'")
 
 
 def _each(given: Array | None, what: str, default: list[int], *, least: int) -> list[int]:
     values = default if given is None else [int(value) for value in given]
     if len(values) != len(default) or any(value < least for value in values):
-        raise ValueError(f"`{what}` (={values}) must be {len(default)} integers >= {least}")
+        raise InputError(f"`{what}` (={values}) must be {len(default)} integers >= {least}")
     return values
 
 
@@ -118,9 +120,9 @@ _SAMPLING: dict[str, Callable[[int, int], Array]] = {
 def _interpolate(x: Array, sizes: Sequence[int], sampling_mode: str) -> Array:
     """Linear interpolation of the last `len(sizes)` axes, one after the other; edges are clamped."""
     if sampling_mode not in _SAMPLING:
-        raise ValueError(f"`sampling_mode` (={sampling_mode!r}) must be one of {', '.join(_SAMPLING)}")
+        raise InputError(f"`sampling_mode` (={sampling_mode!r}) must be one of {', '.join(_SAMPLING)}")
     if len(sizes) > x.ndim or any(size < 1 for size in sizes):
-        raise ValueError(f"`x` of shape {x.shape} cannot be resized to {list(sizes)}")
+        raise InputError(f"`x` of shape {x.shape} cannot be resized to {list(sizes)}")
     for axis, size in enumerate(sizes, start=x.ndim - len(sizes)):
         last = x.shape[axis] - 1
         grid = np.clip(_SAMPLING[sampling_mode](x.shape[axis], size), 0, last)
@@ -149,7 +151,7 @@ def upsample_nearest_neighbor(
     """Repeat each sample of `[..., H, W]` a whole number of times each way."""
     factors = float(scale_factor_height), float(scale_factor_width)
     if not all(factor >= 1 and factor.is_integer() for factor in factors):
-        raise ValueError(f"the scale factors {factors} must be whole numbers: others have no documented rule")
+        raise InputError(f"the scale factors {factors} must be whole numbers: others have no documented rule")
     return x.repeat(int(factors[0]), -2).repeat(int(factors[1]), -1)
 
 
@@ -172,9 +174,9 @@ def resize(
 ) -> Array:
     """Resize the last `resized_dims` axes to the last entries of `shape`; a 0 there keeps the length."""
     if interpolation_mode != "LINEAR":
-        raise ValueError(f"`interpolation_mode` (={interpolation_mode!r}) must be 'LINEAR'")
+        raise InputError(f"`interpolation_mode` (={interpolation_mode!r}) must be 'LINEAR'")
     count = int(resized_dims)
     if not 0 < count <= min(len(shape), x.ndim):
-        raise ValueError(f"`resized_dims` (={count}) must be at least 1 and within `shape` and the rank of `x`")
+        raise InputError(f"`resized_dims` (={count}) must be at least 1 and within `shape` and the rank of `x`")
     sizes = [int(size) or length for size, length in zip(shape[-count:], x.shape[-count:], strict=True)]
     return _interpolate(x, sizes, sampling_mode)

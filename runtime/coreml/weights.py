@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from litehrnet_stage2.reference.errors import InputError
+
 _ALIGNMENT = 64
 _VERSION = 2
 _SENTINEL = 0xDEADBEEF
@@ -47,14 +49,14 @@ class WeightFile:
         try:
             content = self.path.read_bytes()
         except OSError as error:
-            raise ValueError(f"cannot read the weight file {self.path}: {error.strerror}") from error
+            raise InputError(f"cannot read the weight file {self.path}: {error.strerror}") from error
         if len(content) < _ALIGNMENT:
-            raise ValueError(
+            raise InputError(
                 f"the weight file {self.path} is cut short: {len(content)} bytes, fewer than its header has"
             )
         _, version = _HEADER.unpack_from(content)
         if version != _VERSION:
-            raise ValueError(f"the weight file {self.path} has version {version}, but only {_VERSION} is read")
+            raise InputError(f"the weight file {self.path} has version {version}, but only {_VERSION} is read")
         object.__setattr__(self, "_content", content)
 
     def read(self, offset: int, *, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
@@ -67,23 +69,23 @@ class WeightFile:
         where = f"the constant at offset {offset} of {self.path}"
         end = len(self._content)
         if offset % _ALIGNMENT or not _ALIGNMENT <= offset <= end - _ALIGNMENT:
-            raise ValueError(
+            raise InputError(
                 f"{where} is not there: records start at multiples of {_ALIGNMENT} after the header, "
                 f"and the file ends at {end}; it is damaged or cut short"
             )
         sentinel, code, size, start = _RECORD.unpack_from(self._content, offset)
         if sentinel != _SENTINEL:
-            raise ValueError(f"{where} starts with {sentinel:#010x} instead of {_SENTINEL:#010x}: it is damaged")
+            raise InputError(f"{where} starts with {sentinel:#010x} instead of {_SENTINEL:#010x}: it is damaged")
         if _DTYPES.get(code) != dtype:
             stored = _DTYPES.get(code, f"unknown type {code}")
-            raise ValueError(f"{where} holds {stored}, but the program declares {dtype}")
+            raise InputError(f"{where} holds {stored}, but the program declares {dtype}")
         count = 1
         for length in shape:
             count *= length
         if size != count * dtype.itemsize:
-            raise ValueError(f"{where} holds {size} bytes, but shape {shape} of {dtype} takes {count * dtype.itemsize}")
+            raise InputError(f"{where} holds {size} bytes, but shape {shape} of {dtype} takes {count * dtype.itemsize}")
         if start % _ALIGNMENT or start < offset + _ALIGNMENT or start + size > end:
-            raise ValueError(
+            raise InputError(
                 f"{where} has its data at bytes {start} to {start + size}, which must start at a multiple"
                 f" of {_ALIGNMENT} behind its record and end within the file; it is damaged or cut short"
             )

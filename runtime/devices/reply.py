@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from litehrnet_stage2.reference.contract.codec import CodecError, decode, parse
+from litehrnet_stage2.reference.errors import InputError
 from litehrnet_stage2.runtime.devices.errors import DeviceError, RunnerError
 from litehrnet_stage2.runtime.devices.transport import Completed, printable
 
@@ -23,9 +24,9 @@ class Output:
 
     def __post_init__(self) -> None:
         if self.dtype not in _SIZES:
-            raise ValueError(f"the dtype {self.dtype!a} is none of {', '.join(_SIZES)}")
+            raise InputError(f"the dtype {self.dtype!a} is none of {', '.join(_SIZES)}")
         if not 0 < len(self.shape) <= 8 or any(size < 0 for size in self.shape):
-            raise ValueError(f"the shape {list(self.shape)} is none")
+            raise InputError(f"the shape {list(self.shape)} is none")
 
     @property
     def size_bytes(self) -> int:
@@ -51,9 +52,9 @@ class Reply:
     def __post_init__(self) -> None:
         times = (self.load_ms, self.first_ms, *self.warmup_ns, *self.query_ns, self.rss_peak_mib or 0, self.threads)
         if any(number < 0 for number in times):
-            raise ValueError(f"{min(times)} is below 0")
+            raise InputError(f"{min(times)} is below 0")
         if len(self.outputs) > _MOST_OUTPUTS:
-            raise ValueError(f"{len(self.outputs)} outputs are more than {_MOST_OUTPUTS}")
+            raise InputError(f"{len(self.outputs)} outputs are more than {_MOST_OUTPUTS}")
 
 
 @dataclass(frozen=True)

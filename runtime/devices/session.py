@@ -10,6 +10,7 @@ from typing import Self, Unpack
 import numpy as np
 
 from litehrnet_stage2.reference.contract.artifacts import DEVICE_RUNTIMES
+from litehrnet_stage2.reference.errors import InputError
 from litehrnet_stage2.runtime.bundle import Bundle
 from litehrnet_stage2.runtime.devices.device import Device, EmulatedDevice, InstructionCount, NativeRun, RunOptions
 from litehrnet_stage2.runtime.devices.facts import DeviceFacts
@@ -108,7 +109,7 @@ class DeviceSession(Session):
         """
         self.check(features)
         if not isinstance(self.device, EmulatedDevice):
-            raise ValueError(f"instructions are counted on emulated devices alone, and {self.device.name} is real")
+            raise InputError(f"instructions are counted on emulated devices alone, and {self.device.name} is real")
         with self._lock:
             return self.device.count_instructions(
                 DEVICE_RUNTIMES[self.info.runtime].library,
@@ -130,7 +131,7 @@ def open_device_session(bundle: Bundle | Path, runtime: str, device: Device, *, 
         DeviceError: the device cannot be reached, or lacks the runtime.
     """
     if runtime not in DEVICE_RUNTIMES:
-        raise ValueError(f"devices do not run {runtime!r}: their runtimes are {', '.join(DEVICE_RUNTIMES)}")
+        raise InputError(f"devices do not run {runtime!r}: their runtimes are {', '.join(DEVICE_RUNTIMES)}")
     check_threads(threads)
     opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
     entry = DEVICE_RUNTIMES[runtime]

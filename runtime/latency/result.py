@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from litehrnet_stage2.reference.errors import InputError
 from litehrnet_stage2.runtime.devices.facts import DeviceFacts
 from litehrnet_stage2.runtime.parity import OutputParity
 
@@ -55,7 +56,7 @@ class Latency:
     def __post_init__(self) -> None:
         _check_positive("a latency in ms", (ms for process in self.samples_ms for ms in process))
         if not self.samples_ms or not all(self.samples_ms):
-            raise ValueError("a process has no samples")
+            raise InputError("a process has no samples")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +73,7 @@ class Cold:
 
     def __post_init__(self) -> None:
         if not (self.load_ms and self.first_ms):
-            raise ValueError("there is no cold start in it")
+            raise InputError("there is no cold start in it")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +106,7 @@ class OperatorTime:
 
     def __post_init__(self) -> None:
         if self.share < 0:
-            raise ValueError(f"`share` (={self.share}) is negative")
+            raise InputError(f"`share` (={self.share}) is negative")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,11 +248,11 @@ class CandidateResult:
         for moment in (self.parity_before, self.parity_after):
             for name, output in (moment or {}).items():
                 if not 0 <= output.mismatches <= output.compared or min(output.histogram.values(), default=0) < 0:
-                    raise ValueError(f"{output.mismatches} of {output.compared} codes of {name} differ")
+                    raise InputError(f"{output.mismatches} of {output.compared} codes of {name} differ")
                 if self.exact and output.mismatches and self.failure is None:
-                    raise ValueError(f"{output.mismatches:,} codes of {name} differ, and no `failure` says so")
+                    raise InputError(f"{output.mismatches:,} codes of {name} differ, and no `failure` says so")
         if self.failure is not None and (self.latency or self.instructions):
-            raise ValueError(f"it failed ({self.failure}) and has a number")
+            raise InputError(f"it failed ({self.failure}) and has a number")
 
     @property
     def key(self) -> str:
@@ -329,10 +330,10 @@ class Run:
 
     def __post_init__(self) -> None:
         if self.machine.emulated and any(candidate.latency for candidate in self.candidates):
-            raise ValueError("an emulated machine has a latency, which means nothing")
+            raise InputError("an emulated machine has a latency, which means nothing")
         keys = [candidate.key for candidate in self.candidates]
         if len(set(keys)) < len(keys):
-            raise ValueError("two candidates have the same name and threads")
+            raise InputError("two candidates have the same name and threads")
 
     @property
     def processor(self) -> str:
@@ -369,7 +370,7 @@ class Result:
 
     def __post_init__(self) -> None:
         if not self.runs:
-            raise ValueError("it holds no run")
+            raise InputError("it holds no run")
 
 
 def candidate_key(name: str, threads: int | None) -> str:
@@ -380,4 +381,4 @@ def candidate_key(name: str, threads: int | None) -> str:
 def _check_positive(what: str, values: Iterable[float]) -> None:
     for value in values:
         if not value > 0:
-            raise ValueError(f"{what} (={value}) must be above 0")
+            raise InputError(f"{what} (={value}) must be above 0")

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from litehrnet_stage2.reference.errors import InputError
 from litehrnet_stage2.reference.manifest import TensorSpec
 from litehrnet_stage2.runtime.web.golden_codes import GoldenCodes, kind_of
 
@@ -21,7 +22,7 @@ MOST_QUERIES = 10_000  # of a turn, which is a millisecond at least
 MOST_MS = 3.6e6
 
 
-class ProtocolError(ValueError):
+class ProtocolError(InputError):
     """A page sent something that is no report."""
 
 
