@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import json
 import os
 import re
@@ -167,6 +168,11 @@ def _is_mistake(error: Exception) -> bool:
 
 
 def _sentence(error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC and not error.filename:
+        return (
+            f"{error.strerror}, where the result goes or where temporary files do: make room, or name another folder "
+            "for these in TMPDIR"
+        )
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     if isinstance(error, ImportError) and error.name:

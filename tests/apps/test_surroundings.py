@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import os
 import shlex
@@ -12,8 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 from numpy.typing import NDArray
+from rich.console import Console
 
+from litehrnet_stage2.apps import console
 from litehrnet_stage2.apps.features_file import find_features
 
 STAGE2 = shlex.quote(str(Path(sys.executable).with_name("stage2")))
@@ -151,6 +156,16 @@ def test_no_folder_for_temporary_files_is_a_sentence_or_no_matter(small_bundle: 
     )
     assert done.returncode in (0, 2), done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_no_room_without_a_place_says_where_to_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A library's write to a temporary file has no name."""
+    said = io.StringIO()
+    monkeypatch.setattr(console, "err", Console(file=said, width=200))
+    with pytest.raises(typer.Exit) as end, console.mistakes(verbose=False):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert end.value.exit_code == 2
+    assert "No space left on device, where the result goes or where temporary files do: make room" in said.getvalue()
 
 
 # --json PATH
