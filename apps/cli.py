@@ -23,7 +23,8 @@ from litehrnet_stage2.runtime.child import keep_children_safe
 app = typer.Typer(
     name="stage2",
     help="Stage2 of a Lite-HRNet-18 variant on a phone: one int8 function, the same bits out of every runtime.",
-    epilog="Start with `stage2 demo`.",
+    epilog="Start with `stage2 demo`. Exit status: 0 done, 1 a comparison failed, 2 something for you to mend, "
+    "3 a fault of this program, 128 and its number after a signal.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
