@@ -69,12 +69,12 @@ class Progress:
     """Names each step as it begins: a spinner in a terminal, a line elsewhere."""
 
     def __init__(self) -> None:
-        self._status = err.status("starting", spinner="dots" if err.encoding.startswith("utf") else "line")
+        self.shown = err.status("starting", spinner="dots" if err.encoding.startswith("utf") else "line")
 
     def __call__(self, step: str) -> None:
         """Begin a step."""
         if err.is_terminal:
-            self._status.update(escape(step))
+            self.shown.update(escape(step))
         else:
             err.print(f"{step} ...", markup=False, highlight=False)
 
@@ -125,7 +125,7 @@ def mistakes(*, verbose: bool) -> Iterator[None]:
 def working(*, verbose: bool) -> Iterator[Progress]:
     """Run a command's work: libraries kept quiet unless `verbose`, and `mistakes` as it has them."""
     progress = Progress()
-    with mistakes(verbose=verbose), contextlib.nullcontext() if verbose else _quiet(), progress._status:
+    with mistakes(verbose=verbose), contextlib.nullcontext() if verbose else _quiet(), progress.shown:
         yield progress
 
 

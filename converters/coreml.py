@@ -21,6 +21,7 @@ from coremltools.converters.mil.mil import Function, Program, types
 from litehrnet_stage2.converters import mlpackage
 from litehrnet_stage2.converters.coverage import Coverage, node_counts
 from litehrnet_stage2.converters.targets import Deployment
+from litehrnet_stage2.converters.upstream.coremltools import main_function
 from litehrnet_stage2.reference.integer_function import IntegerFunction, Quantization
 from litehrnet_stage2.reference.lowering import LoweringError, Lowerings, check_lowered
 from litehrnet_stage2.reference.operators import SIGMOID, Add, Conv, Resize, SiLU
@@ -185,7 +186,7 @@ def _coverage(model: Any) -> Coverage:
     int8: Counter[str] = Counter()
     floating: Counter[str] = Counter()
     boundary: Counter[str] = Counter()
-    main = model._mil_program.functions["main"]
+    main = main_function(model)
     for operation in main.operations:
         kind = operation.op_type
         if kind == "quantize":

@@ -17,6 +17,7 @@ import torch
 from litehrnet_stage2.converters import mlpackage
 from litehrnet_stage2.converters.coverage import Coverage, node_counts
 from litehrnet_stage2.converters.targets import Deployment
+from litehrnet_stage2.converters.upstream.coremltools import main_function
 from litehrnet_stage2.reference.integer_function import IntegerFunction
 from litehrnet_stage2.reference.neural_engine import NeuralEngineModule, read_by_convolutions
 from litehrnet_stage2.reference.operators import Add, Conv, Resize, SiLU
@@ -65,7 +66,7 @@ def count(model: Any) -> Coverage:
     int8: Counter[str] = Counter()
     floating: Counter[str] = Counter()
     boundary: Counter[str] = Counter()
-    for operation in model._mil_program.functions["main"].operations:
+    for operation in main_function(model).operations:
         kind = operation.op_type
         if kind in ("quantize", "dequantize"):
             boundary[kind] += 1

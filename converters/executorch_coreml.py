@@ -16,12 +16,12 @@ from executorch.backends.apple.coreml import executorchcoreml
 from executorch.backends.apple.coreml.compiler import CoreMLBackend
 from executorch.backends.apple.coreml.partition import CoreMLPartitioner
 from executorch.exir import to_edge_transform_and_lower
-from torch._higher_order_ops.executorch_call_delegate import executorch_call_delegate
 
 from litehrnet_stage2.converters import mlpackage
 from litehrnet_stage2.converters.coreml_ane import expected_coverage
 from litehrnet_stage2.converters.coverage import Coverage, CoverageError
 from litehrnet_stage2.converters.targets import Deployment
+from litehrnet_stage2.converters.upstream.executorch import call_delegate, set_processed_bytes
 from litehrnet_stage2.reference.integer_function import IntegerFunction
 from litehrnet_stage2.reference.neural_engine import NeuralEngineModule
 
@@ -46,14 +46,14 @@ def convert(function: IntegerFunction, path: Path, deployment: Deployment) -> Co
     outer = program.exported_program().graph_module
     delegates = [module for name, module in outer.named_children() if name.startswith("lowered_module")]
     calls = [node.target for node in outer.graph.nodes if node.op == "call_function"]
-    outside = [target for target in calls if target not in (operator.getitem, executorch_call_delegate)]
+    outside = [target for target in calls if target not in (operator.getitem, call_delegate)]
     if outside or len(delegates) != 1:
         raise CoverageError(f"executorch-coreml: {len(delegates)} delegates, {outside} outside; due is one alone")
     (delegate,) = delegates
     with tempfile.TemporaryDirectory() as folder:
         package = unpack(delegate.processed_bytes, Path(folder))
         coverage = _coverage(package).check(expected_coverage(function), "executorch-coreml")
-        delegate._processed_bytes = _repack(package)
+        set_processed_bytes(delegate, _repack(package))
     path.write_bytes(program.to_executorch().buffer)
     return coverage
 

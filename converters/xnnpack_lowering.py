@@ -33,6 +33,8 @@ from executorch.exir import (
 from executorch.exir.passes import MemoryPlanningPass
 from torch import nn
 
+from litehrnet_stage2.converters.upstream.executorch import node_visitors
+
 _READ_AT_ONCE = 16
 """Channels that XNNPACK's kernels read at once; where a pixel's are no multiple, the last read goes past its end."""
 
@@ -82,7 +84,7 @@ CONFIGS = [
 """What the partitioner takes."""
 
 
-_StockTranspose: Any = node_visitor._node_visitor_dict["aten._to_copy.default"]
+_StockTranspose: Any = node_visitors["aten._to_copy.default"]
 """Not to be had by its name: what registers a visitor leaves None in its module."""
 
 
@@ -132,7 +134,7 @@ class _TransposeVisitor(_StockTranspose):  # type: ignore[misc]
 @contextlib.contextmanager
 def _visitors() -> Iterator[None]:
     """ExecuTorch knows one visitor an operator in the whole process: ours stand there only while we lower."""
-    known = node_visitor._node_visitor_dict
+    known = node_visitors
     ours = {visitor.target: visitor for visitor in (_ResizeVisitor, _TransposeVisitor)}
     stock = {target: known[target] for target in ours}
     known.update(ours)

@@ -14,7 +14,8 @@ from importlib.resources import files
 from pathlib import Path
 
 from executorch.backends.xnnpack.serialization.xnnpack_graph_serialize import XNNHeader
-from executorch.exir._serialize._flatbuffer import _flatc_decompile
+
+from litehrnet_stage2.converters.upstream.executorch import decompile_flatbuffer
 
 _SCHEMA = files("executorch.backends.xnnpack.serialization") / "schema.fbs"
 _INTEGER = frozenset(f"xnn_datatype_{name}" for name in ("qint8", "qcint8", "qint32", "qcint32"))
@@ -41,7 +42,7 @@ def operators(payload: bytes) -> Iterator[Operator]:
         folder = Path(name)
         (folder / "schema.fbs").write_bytes(_SCHEMA.read_bytes())
         (folder / "graph.bin").write_bytes(payload[header.flatbuffer_offset : end])
-        _flatc_decompile(name, str(folder / "schema.fbs"), str(folder / "graph.bin"), ["--raw-binary"])
+        decompile_flatbuffer(name, str(folder / "schema.fbs"), str(folder / "graph.bin"), ["--raw-binary"])
         graph = json.loads((folder / "graph.json").read_text(encoding="utf-8"))
     integer = {}
     for entry in graph["xvalues"]:

@@ -26,6 +26,7 @@ from litehrnet_stage2.reference.stage2 import (
     inner_stage2,
     upsample2x,
 )
+from litehrnet_stage2.reference.upstream.torch import changes
 
 EXAMPLES = 3
 """How many of the features that it was calibrated on a network keeps."""
@@ -100,7 +101,7 @@ class QATStage2(Stage2):
         return any(p.grad is not None for p in self.parameters()) and self._versions == self._count_changes()
 
     def _count_changes(self) -> list[int]:
-        return [parameter._version for parameter in self.parameters()]
+        return [changes(parameter) for parameter in self.parameters()]
 
     @property
     def calibrated_shapes(self) -> tuple[tuple[int, ...], ...]:

@@ -11,15 +11,15 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import torch
-import torch.ao.quantization.fx._decomposed  # registers the quantized_decomposed operators
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from litehrnet_stage2.reference.integer_function import QMAX, QMIN, IntegerFunction, Quantization
 from litehrnet_stage2.reference.lowering import Lowerings, check_lowered
 from litehrnet_stage2.reference.operators import SIGMOID, Add, Conv, Resize, SiLU
+from litehrnet_stage2.reference.upstream.torch import quantized_decomposed
 
-_ops = torch.ops.quantized_decomposed
+_ops = quantized_decomposed()
 Read: TypeAlias = Callable[[str], Tensor]
 """Gives a tensor in float, dequantised anew."""
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from litehrnet_stage2.reference.errors import InputError
 from litehrnet_stage2.reference.integer_function import QMAX, QMIN
+from litehrnet_stage2.reference.upstream.torch import fake_quantize_learnable
 
 WEIGHT_QMAX = 127  # weights are symmetric, in [-127, 127]
 ZERO_SCALE = 2.0**-40  # of a tensor or weight channel that is constantly zero; freezing raises it as kernels need
@@ -83,9 +84,7 @@ class ActivationQuantizer(nn.Module):
         if self.scale.requires_grad:
             steps = x.numel() * QMAX
             scale, zero_point = self.scale.reshape(1), self.zero_point.float().reshape(1)  # as the operator wants
-            out: Tensor = torch._fake_quantize_learnable_per_tensor_affine(
-                x, scale, zero_point, QMIN, QMAX, steps**-0.5
-            )
+            out: Tensor = fake_quantize_learnable(x, scale, zero_point, QMIN, QMAX, steps**-0.5)
             return out
         return torch.fake_quantize_per_tensor_affine(x, self.scale, self.zero_point, QMIN, QMAX)
 

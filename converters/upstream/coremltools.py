@@ -1,0 +1,10 @@
+"""Private names of coremltools 9."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def main_function(model: Any) -> Any:
+    """The MIL function of a converted model, whose `operations` and `outputs` can be walked."""
+    return model._mil_program.functions["main"]

@@ -1,0 +1,27 @@
+"""Private names of ExecuTorch 1.5, and of torch 2.13 where ExecuTorch's delegates are in its graphs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from executorch.backends.xnnpack.operators import node_visitor
+from executorch.exir._serialize._flatbuffer import _flatc_decompile
+from torch._higher_order_ops.executorch_call_delegate import executorch_call_delegate
+
+__all__ = ["call_delegate", "decompile_flatbuffer", "node_visitors", "set_processed_bytes"]
+
+node_visitors: dict[str, Any] = node_visitor._node_visitor_dict
+"""XNNPACK's visitor of each operator, by its target: one in the whole process."""
+
+decompile_flatbuffer = _flatc_decompile
+"""`(folder, schema, binary, flags)`: writes the JSON of a flatbuffer into the folder."""
+
+call_delegate: Any = executorch_call_delegate
+"""The operator that stands for a delegate in a lowered graph."""
+
+
+def set_processed_bytes(delegate: Any, content: bytes) -> None:
+    """Give a lowered module other bytes than its backend made."""
+    if not hasattr(delegate, "_processed_bytes"):
+        raise AttributeError("a lowered module keeps its bytes elsewhere in this version of ExecuTorch")
+    delegate._processed_bytes = content
