@@ -7,8 +7,8 @@ gamma and gain.
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -18,9 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from litehrnet_stage2.apps.landmarks import photographs, scene
-from litehrnet_stage2.reference.files import write_whole
-from litehrnet_stage2.runtime.child import keep_children_safe
+from litehrnet_stage2.runtime.devices.cache import cache_root
 
+TRAIN_SEED, TEST_SEED, CHOOSING_SEED = 1, 2, 3
 _CHUNK = 64
 
 
@@ -35,17 +35,45 @@ class Pool:
         return len(self.images)
 
 
-def rendered(split: photographs.Split, *, count: int, seed: int, folder: Path, workers: int = 2) -> Pool:
+def scene_cache() -> Path:
+    """The folder of scenes that all runs of this user share."""
+    return cache_root() / "scenes"
+
+
+def rendered(
+    split: photographs.Split,
+    *,
+    count: int,
+    seed: int,
+    folder: Path,
+    workers: int = 2,
+    say: Callable[[str], None] = lambda _: None,
+) -> Pool:
     """The pool of `count` scenes, read from `folder` or drawn into it first.
 
-    Scene `i` depends on `(seed, i)` alone: neither `count` nor `workers` changes it.
+    Scene `i` depends on `(seed, i)` alone: neither `count` nor `workers` changes it. So the first scenes of a larger
+    pool in the same folder serve too. Any number of processes may share a folder.
+
+    Args:
+        split: whose photographs the scenes are drawn on.
+        count: of scenes; each takes 0.4 MB.
+        seed: of the scenes.
+        folder: made if missing.
+        workers: processes that draw.
+        say: is told what is drawn, how large and where, before it is.
     """
+    for shapes in sorted(folder.glob(f"{split}-{seed}-*.shapes.npy")):
+        if int(shapes.name.removesuffix(".shapes.npy").rpartition("-")[2]) >= count:
+            images = shapes.with_name(shapes.name.replace(".shapes.", ".images."))
+            return Pool(np.load(images, mmap_mode="r")[:count], np.load(shapes)[:count])
+    size_mb = count * 3 * scene.HEIGHT * scene.WIDTH / 1e6
+    say(f"drawing {count} scenes on the {split} photographs ({size_mb:.0f} MB) into {folder}")
+    folder.mkdir(parents=True, exist_ok=True)
     stem = folder / f"{split}-{seed}-{count}"
     images, shapes = stem.with_suffix(".images.npy"), stem.with_suffix(".shapes.npy")
-    if not shapes.exists():
-        keep_children_safe()
-        folder.mkdir(parents=True, exist_ok=True)
-        drawn = np.lib.format.open_memmap(images, "w+", np.uint8, (count, 3, scene.HEIGHT, scene.WIDTH))
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".drawing-") as beside:
+        fresh = Path(beside) / images.name
+        drawn = np.lib.format.open_memmap(fresh, "w+", np.uint8, (count, 3, scene.HEIGHT, scene.WIDTH))
         rows = np.empty((count, scene.MAX_SHAPES, 3), np.float32)
         starts = range(0, count, _CHUNK)
         jobs = [(split, seed, start, min(start + _CHUNK, count)) for start in starts]
@@ -54,9 +82,9 @@ def rendered(split: photographs.Split, *, count: int, seed: int, folder: Path, w
                 drawn[start : start + len(pixels)] = pixels
                 rows[start : start + len(pixels)] = where
         drawn.flush()
-        whole = io.BytesIO()
-        np.save(whole, rows)
-        write_whole(shapes, whole.getvalue())  # last: its presence says that the pool is whole
+        np.save(Path(beside) / shapes.name, rows)
+        fresh.replace(images)
+        (Path(beside) / shapes.name).replace(shapes)  # last: its presence says that the pool is whole
     return Pool(np.load(images, mmap_mode="r"), np.load(shapes))
 
 

@@ -1,8 +1,9 @@
-"""Make the weights in `reference/weights/` from nothing: train in float, tune the int8, write the card.
+"""Make the weights in `reference/weights/`: train in float where there are none, tune the int8, write the card.
 
     python -m litehrnet_stage2.apps.landmarks.ship --work runs/landmarks --out reference/weights
 
-A float training that has finished in `--work` is used as it is. Everything is seeded; the card says what came out.
+With an empty `--out` it starts from nothing; float weights that are there are tuned anew. Everything is seeded and
+nothing follows the clock; the card says what came out.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from litehrnet_stage2.apps.landmarks.metrics import TaskMetrics
-from litehrnet_stage2.apps.landmarks.pool import rendered
-from litehrnet_stage2.apps.landmarks.train import TEST_SEED, TRAIN_SEED, TrainSettings, train
+from litehrnet_stage2.apps.landmarks.pool import scene_cache
+from litehrnet_stage2.apps.landmarks.train import TrainSettings, train
 from litehrnet_stage2.apps.landmarks.weights import load_stem_and_heads, save_network
 from litehrnet_stage2.apps.qat.config import QatConfig
 from litehrnet_stage2.apps.qat.data import LandmarkSource
@@ -29,34 +30,37 @@ from litehrnet_stage2.apps.qat.ranks import join_ranks
 from litehrnet_stage2.reference.checkpoint import load_checkpoint
 
 COMMAND = "python -m litehrnet_stage2.apps.landmarks.ship --work runs/landmarks --out reference/weights"
+FACTS = "training.json"
+"""Beside the weights: what both runs said of themselves, `{"float": ..., "int8": ...}`; the card is made from it."""
 
 
 def ship(settings: TrainSettings, config: QatConfig, *, work: Path, out: Path) -> None:
-    """Train, tune, and write `float`, `int8` and `landmarks` weights with `README.md` into `out`."""
-    pool_folder, summary_path = work / "pool", work / "summary.json"
-    if not summary_path.exists():
-        train(settings, out=work, cache=pool_folder)
-    floating = json.loads(summary_path.read_text())
-    save_network(load_file(work / "float.safetensors"), out)
+    """Train where `out` has no float weights, tune, and write weights, facts and card into `out`."""
+    facts_path = out / FACTS
+    if facts_path.exists():
+        floating = json.loads(facts_path.read_text())["float"]
+    else:
+        train(settings, out=work, cache=scene_cache())
+        floating = json.loads((work / "summary.json").read_text())
+        save_network(load_file(work / "float.safetensors"), out)
 
     stem, heads = load_stem_and_heads(out / "landmarks.safetensors")
-    pool = rendered("train", count=settings.scenes, seed=TRAIN_SEED, folder=pool_folder)
-    held_out = rendered("test", count=settings.test_scenes, seed=TEST_SEED, folder=pool_folder)
-    source = LandmarkSource(pool, held_out, stem, heads, config)
+    console = Console(stderr=True)
+    source = LandmarkSource.rendered(stem, heads, config, cache=None, say=console.print)
     teacher = load_checkpoint(out / "float.safetensors")
-    tuned = fine_tune(
-        teacher, source, config, out=work / "qat", resume=False, ranks=join_ranks(), console=Console(stderr=True)
-    )
+    tuned = fine_tune(teacher, source, config, out=work / "qat", resume=False, ranks=join_ranks(), console=console)
     assert tuned is not None  # one rank: this one
     for suffix in (".safetensors", ".json"):
         shutil.copyfile(work / "qat" / f"qat{suffix}", out / f"int8{suffix}")
+    facts = {"float": floating, "int8": dataclasses.asdict(tuned)}
+    facts_path.write_text(json.dumps(facts, indent=2) + "\n")
     (out / "README.md").write_text(card(floating, tuned))
 
 
 def card(floating: dict[str, Any], tuned: QatSummary) -> str:
     """The card of the weights, from the summaries of both runs."""
     metrics = TaskMetrics(**floating["metrics"])
-    settings = TrainSettings(**floating["settings"])
+    settings = floating["settings"]
     lines = [
         "# Trained weights",
         "",
@@ -71,11 +75,11 @@ def card(floating: dict[str, Any], tuned: QatSummary) -> str:
         "",
         f"Made by `{COMMAND}` on {platform.machine()}, torch {floating['torch']}.",
         "",
-        f"- Float: seed {settings.seed}, {floating['steps']} steps of {settings.batch} crops of {settings.crop_px} px "
-        f"in {floating['minutes']:.0f} minutes with {floating['threads']} thread(s). The schedule ends at "
-        f"{settings.steps} steps or {settings.minutes:.0f} minutes, whichever is first: a faster machine takes more.",
-        f"- int8: `{tuned.config.task}`, seed {tuned.config.seed}, {tuned.steps} steps, ranges "
-        f"{tuned.config.ranges.replace('_', ' ')}, {tuned.seconds / 60:.0f} minutes, {tuned.threads} thread(s).",
+        f"- Float: seed {settings['seed']}, {floating['steps']} steps of {settings['batch']} crops of "
+        f"{settings['crop_px']} px in {floating['minutes']:.0f} minutes with {floating['threads']} thread(s)."
+        + (f" {floating['note']}" if "note" in floating else ""),
+        f"- int8: `{tuned.config.task}`, seed {tuned.config.seed}, {tuned.steps} steps of {tuned.config.batch} crops, "
+        f"ranges {tuned.config.ranges}, {tuned.threads} thread(s); kept are the weights after {tuned.best_step} steps.",
         "- Photographs: those in the scikit-image and scikit-learn wheels; every third name is held out.",
         "",
         f"On {metrics.scenes} scenes from held-out photographs, float:",
@@ -86,7 +90,7 @@ def card(floating: dict[str, Any], tuned: QatSummary) -> str:
         f"- within 2 px, of all: {metrics.within_2px:.1%}",
         f"- marker told from decoy: {metrics.decoy_accuracy:.1%}",
         "",
-        "SQNR of the integer function against float on held-out features: calibrated only, "
+        "SQNR of the integer function against float on held-out maps that chose nothing: calibrated only, "
         f"Y1 {tuned.post_training.y1_db:.2f} dB and Y2 {tuned.post_training.y2_db:.2f} dB; "
         f"tuned, Y1 {tuned.tuned.y1_db:.2f} dB and Y2 {tuned.tuned.y2_db:.2f} dB.",
         "The task's figures of both int8 forms are in `benchmarks/qat.md`.",

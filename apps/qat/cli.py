@@ -13,6 +13,7 @@ from litehrnet_stage2.reference.errors import InputError
 if TYPE_CHECKING:
     from litehrnet_stage2.apps.qat.config import QatConfig
     from litehrnet_stage2.apps.qat.data import Source
+    from litehrnet_stage2.apps.qat.fine_tune import QatSummary
     from litehrnet_stage2.reference.stage2 import Stage2
 
 QAT_EPILOG = """Examples:
@@ -51,7 +52,9 @@ def qat(
     network: Annotated[
         Path | None, typer.Option(help="Stem and heads of the landmark task; default: the shipped ones.")
     ] = None,
-    cache: Annotated[Path | None, typer.Option(help="Folder for rendered scenes; default: OUT/pool.")] = None,
+    cache: Annotated[
+        Path | None, typer.Option(help="Folder for rendered scenes; default: one that all runs share.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in OUT.")] = False,
     verbose: console.Verbose = False,
 ) -> None:
@@ -68,7 +71,7 @@ def qat(
         try:
             knobs = read_config(config, [*(override or []), *([f"task={task}"] if task else [])])
             model = _teacher(teacher, knobs)
-            source = _source(knobs, model, features, network, cache or out / "pool")
+            source = _source(knobs, model, features, network, cache)
             summary = fine_tune(model, source, knobs, out=out, resume=resume, ranks=ranks, console=console.err)
         except QatError as stopped:
             console.print_error(str(stopped))
@@ -76,13 +79,7 @@ def qat(
         finally:
             leave_ranks()
     if summary is not None:
-        before, after = summary.post_training, summary.tuned
-        console.out.print(
-            f"SQNR on held-out features: Y1 {before.y1_db:.2f} -> {after.y1_db:.2f} dB, "
-            f"Y2 {before.y2_db:.2f} -> {after.y2_db:.2f} dB; weights in {out / 'qat.safetensors'}",
-            highlight=False,
-            soft_wrap=True,
-        )
+        _tell(summary, out)
 
 
 def qat_report(
@@ -90,7 +87,9 @@ def qat_report(
         "benchmarks/qat.json"
     ),
     weights: Annotated[Path | None, typer.Option(help="Folder of weights; default: the shipped ones.")] = None,
-    cache: Annotated[Path, typer.Option(help="Folder for rendered scenes.")] = Path("runs/landmarks/pool"),
+    cache: Annotated[
+        Path | None, typer.Option(help="Folder for rendered scenes; default: one that all runs share.")
+    ] = None,
     scenes: Annotated[int, typer.Option(help="Held-out scenes to evaluate.", min=1)] = 500,
     runtimes: Annotated[str, typer.Option(help="Also evaluate in these, with commas; '' for none.")] = (
         "onnxruntime,executorch"
@@ -98,6 +97,7 @@ def qat_report(
     verbose: console.Verbose = False,
 ) -> None:
     """Compare float, post-training int8 and tuned int8 on the landmark task, by the golden evaluator."""
+    from litehrnet_stage2.apps.landmarks.pool import scene_cache
     from litehrnet_stage2.apps.landmarks.report import RUNTIME_TARGETS, compare, to_markdown, write_report
     from litehrnet_stage2.apps.landmarks.weights import SHIPPED
 
@@ -105,7 +105,9 @@ def qat_report(
         names = [name for name in runtimes.split(",") if name]
         if unknown := sorted(set(names) - set(RUNTIME_TARGETS)):
             raise InputError(f"unknown runtime {unknown[0]!r}: accepted are {', '.join(RUNTIME_TARGETS)}")
-        report = compare(weights or SHIPPED, cache=cache, scenes=scenes, runtimes=names)
+        report = compare(
+            weights or SHIPPED, cache=cache or scene_cache(), scenes=scenes, runtimes=names, say=console.err.print
+        )
         write_report(report, out)
     console.out.print(to_markdown(report), markup=False, highlight=False, soft_wrap=True)
 
@@ -125,10 +127,8 @@ def _teacher(path: Path | None, knobs: QatConfig) -> Stage2:
     return model
 
 
-def _source(knobs: QatConfig, teacher: Stage2, features: str, network: Path | None, cache: Path) -> Source:
+def _source(knobs: QatConfig, teacher: Stage2, features: str, network: Path | None, cache: Path | None) -> Source:
     from litehrnet_stage2.apps.features_file import find_features
-    from litehrnet_stage2.apps.landmarks.pool import rendered
-    from litehrnet_stage2.apps.landmarks.train import TEST_SEED, TRAIN_SEED, TrainSettings
     from litehrnet_stage2.apps.landmarks.weights import SHIPPED, load_stem_and_heads
     from litehrnet_stage2.apps.qat.data import LandmarkSource, ShardSource
     from litehrnet_stage2.apps.qat.features import FeatureShards
@@ -139,11 +139,27 @@ def _source(knobs: QatConfig, teacher: Stage2, features: str, network: Path | No
         return ShardSource(FeatureShards(find_features(features), channels=teacher.config.in_channels), knobs)
     if features:
         raise InputError(f"--features (={features!r}) goes with task 'distillation', but the task is {knobs.task!r}")
-    settings = TrainSettings()
-    pool = rendered("train", count=settings.scenes, seed=TRAIN_SEED, folder=cache)
-    held_out = rendered("test", count=settings.test_scenes, seed=TEST_SEED, folder=cache)
     stem, heads = load_stem_and_heads(network or SHIPPED / "landmarks.safetensors")
-    return LandmarkSource(pool, held_out, stem, heads, knobs)
+    return LandmarkSource.rendered(stem, heads, knobs, cache=cache, say=console.err.print)
+
+
+def _tell(summary: QatSummary, out: Path) -> None:
+    before, after = summary.post_training, summary.tuned
+    if not summary.won:
+        console.err.print(
+            "[bold yellow]warning:[/] fine-tuning did not win on held-out maps: its loss is "
+            f"{after.loss:.4g}, that of calibration alone {before.loss:.4g}. Convert the float checkpoint instead, or "
+            "tune longer or on more features.",
+            soft_wrap=True,
+        )
+    console.out.print(
+        f"SQNR on held-out maps, calibrated -> tuned: Y1 {before.y1_db:.2f} -> {after.y1_db:.2f} dB, "
+        f"Y2 {before.y2_db:.2f} -> {after.y2_db:.2f} dB; kept: the weights after {summary.best_step} of "
+        f"{summary.steps} steps, in {out / 'qat.safetensors'}",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 if __name__ == "__main__":

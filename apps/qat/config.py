@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args, get_type_hints
 from litehrnet_stage2.reference.errors import InputError
 
 Task = Literal["distillation", "landmarks"]
-Ranges = Literal["learned", "moving_average"]
+Ranges = Literal["fixed", "learned"]
 Schedule = Literal["cosine", "constant"]
 
 
@@ -26,15 +26,15 @@ class QatConfig:
 
     task: Task = "distillation"
     seed: int = 0
-    steps: int = 600
+    steps: int = 300
     batch: int = 16
     crop_cells: int = 32
+    scenes: int = 1000
     held_out_maps: int = 32
     calibration_maps: int = 64
     calibration_quantile: float = 1.0
     silu_floor: float = -5.0
-    ranges: Ranges = "moving_average"
-    range_momentum: float = 0.05
+    ranges: Ranges = "fixed"
     freeze_ranges_after: float = 0.5
     step_size_rate: float = 1e-3
     learning_rate: float = 5e-4
@@ -45,8 +45,9 @@ class QatConfig:
     weight_decay: float = 0.0
     clip_norm: float = 1.0
     ema_decay: float = 0.99
-    task_weight: float = 0.0
+    task_weight: float = 0.03
     diverged_at: float = 100.0
+    choose_every: int = 100
     checkpoint_every: int = 100
     keep_checkpoints: int = 3
     threads: int = 0
@@ -68,8 +69,6 @@ class QatConfig:
                     raise InputError(f"`{name}` (={value}) must lie in [{low:g}, {high:g}]")
         if self.crop_cells % 2:
             raise InputError(f"`crop_cells` (={self.crop_cells}) must be even: the 1/8 branch halves it")
-        if self.task == "distillation" and self.task_weight:
-            raise InputError(f"`task_weight` (={self.task_weight}) needs a task with labels: set task to 'landmarks'")
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> QatConfig:
@@ -85,10 +84,11 @@ class QatConfig:
 
 
 _BOUNDS: tuple[tuple[float, float, str], ...] = (
-    (1, 10**7, "steps batch held_out_maps calibration_maps checkpoint_every keep_checkpoints"),
+    (1, 10**7, "steps batch calibration_maps choose_every checkpoint_every keep_checkpoints scenes"),
+    (2, 10**7, "held_out_maps"),
     (0, 10**9, "seed crop_cells threads"),
     (0.9, 1, "calibration_quantile"),
-    (0, 1, "range_momentum freeze_ranges_after step_size_rate learning_rate warmup weight_decay ema_decay"),
+    (0, 1, "freeze_ranges_after step_size_rate learning_rate warmup weight_decay ema_decay"),
     (0, 1e3, "quarter_rate_factor eighth_rate_factor task_weight"),
     (1e-6, 1e6, "clip_norm"),
     (-1e6, -1, "silu_floor"),

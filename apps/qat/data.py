@@ -6,7 +6,9 @@ with the batches it would have seen, and two ranks see between them what one wou
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -17,7 +19,7 @@ from torch import Tensor, nn
 from litehrnet_stage2.apps.landmarks.decoding import STRIDE_PX
 from litehrnet_stage2.apps.landmarks.loss import task_loss
 from litehrnet_stage2.apps.landmarks.network import Heads, Stem
-from litehrnet_stage2.apps.landmarks.pool import Pool, crops
+from litehrnet_stage2.apps.landmarks.pool import CHOOSING_SEED, TRAIN_SEED, Pool, crops, rendered, scene_cache
 from litehrnet_stage2.apps.qat.config import QatConfig
 from litehrnet_stage2.apps.qat.features import FeatureShards
 from litehrnet_stage2.reference.errors import InputError
@@ -44,10 +46,10 @@ class Source(Protocol):
     def calibration(self) -> Tensor:
         """Whole maps `[n,C,H,W]` to set the ranges from; the same on every rank."""
 
-    def held_out(self) -> Tensor:
-        """Whole maps `[n,C,H,W]` that training never sees."""
+    def held_out(self) -> Batch:
+        """Whole maps that training never sees."""
 
-    def task_loss(self, y1: Tensor, y2: Tensor, labels: Tensor) -> Tensor:
+    def task_loss(self, outputs: Sequence[Tensor], labels: Tensor) -> Tensor:
         """The task's own scalar loss, from the student's outputs."""
 
 
@@ -102,12 +104,12 @@ class ShardSource:
         """Training maps, evenly spread."""
         return self._shards.gather(_spread(self._count, self._config.calibration_maps))
 
-    def held_out(self) -> Tensor:
+    def held_out(self) -> Batch:
         """The last maps."""
-        return self._shards.gather(range(self._count, len(self._shards)))
+        return Batch(self._shards.gather(range(self._count, len(self._shards))))
 
-    def task_loss(self, y1: Tensor, y2: Tensor, labels: Tensor) -> Tensor:
-        """Shards carry no labels; `QatConfig` refuses a task weight with them."""
+    def task_loss(self, outputs: Sequence[Tensor], labels: Tensor) -> Tensor:
+        """Shards carry no labels, so this is never asked."""
         raise NotImplementedError("feature shards have no task")
 
 
@@ -117,6 +119,19 @@ class LandmarkSource:
     def __init__(self, pool: Pool, held_out: Pool, stem: Stem, heads: Heads, config: QatConfig) -> None:
         self._pool, self._held_out, self._config = pool, held_out, config
         self._stem, self._heads = _frozen(stem), _frozen(heads)
+
+    @classmethod
+    def rendered(
+        cls, stem: Stem, heads: Heads, config: QatConfig, *, cache: Path | None, say: Callable[[str], None]
+    ) -> LandmarkSource:
+        """Scenes from `cache` (default: the folder that all runs share), drawn first where they are not there.
+
+        The held-out ones are on the held-out photographs, and are none of those that reports are made with.
+        """
+        folder = cache or scene_cache()
+        pool = rendered("train", count=config.scenes, seed=TRAIN_SEED, folder=folder, say=say)
+        held_out = rendered("test", count=config.held_out_maps, seed=CHOOSING_SEED, folder=folder, say=say)
+        return cls(pool, held_out, stem, heads, config)
 
     @property
     def fingerprint(self) -> str:
@@ -137,14 +152,15 @@ class LandmarkSource:
         """Features of training scenes, evenly spread."""
         return self._features(self._pool.images[_spread(len(self._pool), self._config.calibration_maps)])
 
-    def held_out(self) -> Tensor:
+    def held_out(self) -> Batch:
         """Features of scenes from the held-out photographs."""
-        return self._features(self._held_out.images[: self._config.held_out_maps])
+        count = self._config.held_out_maps
+        return Batch(self._features(self._held_out.images[:count]), torch.from_numpy(self._held_out.shapes[:count]))
 
-    def task_loss(self, y1: Tensor, y2: Tensor, labels: Tensor) -> Tensor:
+    def task_loss(self, outputs: Sequence[Tensor], labels: Tensor) -> Tensor:
         """Heat, offset and kind, as in the float training."""
-        self._heads.to(y1.device)
-        return task_loss(self._heads(y1, y2), labels.to(y1.device))
+        device = outputs[0].device
+        return task_loss(self._heads.to(device)(*outputs), labels.to(device))
 
     @torch.no_grad()
     def _features(self, images: npt.NDArray[np.uint8]) -> Tensor:

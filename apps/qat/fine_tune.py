@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 import torch
 from rich.console import Console
-from torch import Tensor
 
 from litehrnet_stage2.apps.qat.checkpoint import (
     Checkpoint,
@@ -30,14 +29,14 @@ from litehrnet_stage2.apps.qat.checkpoint import (
 )
 from litehrnet_stage2.apps.qat.config import QatConfig
 from litehrnet_stage2.apps.qat.data import Source
+from litehrnet_stage2.apps.qat.held_out import Figures, HeldOut, Objective, decibel, run_in_parts
 from litehrnet_stage2.apps.qat.log import RunLog, plot
-from litehrnet_stage2.apps.qat.ranges import MovingRanges, calibrate
+from litehrnet_stage2.apps.qat.ranges import calibrate
 from litehrnet_stage2.apps.qat.ranks import Ranks
-from litehrnet_stage2.reference import golden
+from litehrnet_stage2.apps.qat.state import RunState
 from litehrnet_stage2.reference.checkpoint import save_checkpoint
 from litehrnet_stage2.reference.errors import InputError, Stage2Error
 from litehrnet_stage2.reference.files import write_whole
-from litehrnet_stage2.reference.freeze import freeze
 from litehrnet_stage2.reference.qat import QATStage2
 from litehrnet_stage2.reference.quantizers import keep_scales_positive, learn_step_sizes
 from litehrnet_stage2.reference.stage2 import Stage2
@@ -47,27 +46,21 @@ class QatError(Stage2Error):
     """Training stopped early, for a reason it states; the checkpoints written before are whole."""
 
 
-@dataclass(frozen=True)
-class Sqnr:
-    """Signal to quantisation noise of each output against the float teacher, in dB."""
-
-    y1_db: float
-    y2_db: float
-
-
 @dataclass(frozen=True, kw_only=True)
 class QatSummary:
-    """What a run achieved, by the golden integer evaluator, on held-out features.
+    """What a run achieved, on held-out maps that chose nothing.
 
     Attributes:
-        post_training: calibrated to the extremes of the activations, not tuned.
-        tuned: after the last step.
+        post_training: calibrated to the extremes of the activations, not tuned: what `stage2 convert` would make.
+        tuned: the weights that were kept.
+        best_step: after how many steps the kept weights were taken; 0 is the calibrated start.
         steps: steps done in all, `first_step` of them before this process.
         seconds: wall clock of this process.
     """
 
-    post_training: Sqnr
-    tuned: Sqnr
+    post_training: Figures
+    tuned: Figures
+    best_step: int
     first_step: int
     steps: int
     seconds: float
@@ -76,6 +69,11 @@ class QatSummary:
     threads: int
     torch: str
     config: QatConfig
+
+    @property
+    def won(self) -> bool:
+        """Whether tuning came nearer to what it was asked for than calibration alone."""
+        return self.tuned.loss < self.post_training.loss
 
 
 def fine_tune(
@@ -89,6 +87,9 @@ def fine_tune(
     console: Console,
 ) -> QatSummary | None:
     """Fine-tune a student of `teacher` on `source`; leave weights, log, plot and summary in `out`.
+
+    Every `choose_every` steps the averaged weights are tried on held-out maps, and the best so far are kept; the
+    start counts too. The other held-out maps then compare them with post-training int8.
 
     Files: `qat.safetensors` with its JSON (a `QATStage2`), `summary.json`, `metrics.csv`, `plot.png`,
     `tensorboard/`, `checkpoints/`. With `resume` the run goes on from the newest whole checkpoint and, on a
@@ -112,37 +113,35 @@ def fine_tune(
 
     student = QATStage2.from_float(teacher).to(ranks.device)
     calibration = source.calibration().to(ranks.device)
-    held_out = source.held_out()
-    post_training = golden_sqnr(student.calibrate(calibration), teacher, held_out) if ranks.first else None
-    student.to(ranks.device)
-    teacher.to(ranks.device)
+    powers = [float(y.square().mean()) for y in run_in_parts(teacher, calibration)]
+    objective = Objective(source, powers, config.task_weight)
+    held_out = HeldOut(source, teacher, objective, ranks.device)
+    post_training = held_out.figures(student.calibrate(calibration)) if ranks.first else None
     calibrate(student, calibration, quantile=config.calibration_quantile, silu_floor=config.silu_floor)
-    powers = [y.square().mean() for y in _in_parts(teacher, calibration)]
 
     optimizer = _optimizer(student, config)
     rates = [group["lr"] for group in optimizer.param_groups]
-    average = {name: value.detach().clone() for name, value in student.state_dict().items()}
+    state = RunState(student, optimizer)
     facts = _facts(config, teacher, source)
-    first_step, first_loss = 0, math.nan
+    first_step = 0
     if resume:
         if (found := newest_checkpoint(checkpoints)) is None:
             raise QatError(f"nothing to resume: {checkpoints} holds no whole checkpoint; run without --resume")
         _check_facts(found, facts)
-        first_step, first_loss = found.step, found.facts["first_loss"]
-        _restore(found, student, average, optimizer)
+        first_step = found.step
+        state.restore(found)
     elif newest_checkpoint(checkpoints) is not None:
         raise InputError(f"{checkpoints} holds a run already: go on with --resume, or choose another --out")
 
-    parallel, moving = ranks.wrapped(student), None
-    if config.ranges == "moving_average":
-        moving = MovingRanges(student, momentum=config.range_momentum, silu_floor=config.silu_floor, ranks=ranks)
+    else:
+        state.choose(held_out, 0)
+
+    parallel = ranks.wrapped(student)
     log = RunLog(out, steps=config.steps, first_step=first_step, console=console) if ranks.first else None
     with _stop_if_disk_full(checkpoints), log or nullcontext():
         for step in range(first_step, config.steps):
             step_started = time.monotonic()
             progress = step / config.steps
-            if moving and progress >= config.freeze_ranges_after:
-                moving.stop()
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 frozen = group["is_scale"] and progress >= config.freeze_ranges_after
                 group["lr"] = 0.0 if frozen else rate * rate_factor(progress, config)
@@ -151,54 +150,47 @@ def fine_tune(
             features = batch.features.to(ranks.device)
             with torch.no_grad():
                 wanted = teacher(features)
-            y1, y2 = parallel(features)
-            noise = [(y - t).square().mean() / p for y, t, p in zip((y1, y2), wanted, powers, strict=True)]
-            loss = noise[0] + noise[1]
-            if config.task_weight and batch.labels is not None:
-                loss = loss + config.task_weight * source.task_loss(y1, y2, batch.labels)
+            loss, *noise = objective(parallel(features), wanted, batch.labels)
             optimizer.zero_grad()
             loss.backward()
             norm = torch.nn.utils.clip_grad_norm_(student.parameters(), config.clip_norm)
-            value, noise1, noise2, norm_value = ranks.mean(
-                torch.stack([loss.detach(), noise[0].detach(), noise[1].detach(), norm])
-            ).tolist()
-            first_loss = value if step == 0 else first_loss
-            _check_loss(value, norm_value, first_loss, config, step, checkpoints)
+            value, norm_value, noise1, noise2 = ranks.mean(torch.stack([loss, norm, *noise]).detach()).tolist()
+            state.first_loss = value if step == 0 else state.first_loss
+            _check_loss(value, norm_value, state.first_loss, config, step, checkpoints)
             optimizer.step()
             keep_scales_positive(student)
-            _update_average(average, student, min(config.ema_decay, (1 + step) / (10 + step)))
+            state.update_average(min(config.ema_decay, (1 + step) / (10 + step)))
 
+            done = step + 1
+            if done % config.choose_every == 0 or done == config.steps:
+                state.choose(held_out, done)
             if log:
                 log.add(
                     {
                         "step": step,
                         "loss": value,
-                        "sqnr_y1_db": _decibel(noise1),
-                        "sqnr_y2_db": _decibel(noise2),
+                        "sqnr_y1_db": decibel(noise1),
+                        "sqnr_y2_db": decibel(noise2),
                         "learning_rate": optimizer.param_groups[0]["lr"],
                         "gradient_norm": norm_value,
                         "samples_per_s": config.batch / (time.monotonic() - step_started),
                     }
                 )
-                if (step + 1) % config.checkpoint_every == 0 and step + 1 < config.steps:
-                    tensors = _tensors(student, average, optimizer)
-                    moment = Checkpoint(step=step + 1, tensors=tensors, facts=facts | {"first_loss": first_loss})
-                    write_checkpoint(checkpoints, moment, keep=config.keep_checkpoints)
+                if done % config.checkpoint_every == 0 and done < config.steps:
+                    write_checkpoint(checkpoints, state.checkpoint(done, facts), keep=config.keep_checkpoints)
 
-    if moving:
-        moving.stop()
     if not ranks.agree(student):
         raise QatError("the ranks ended with different weights or ranges: do all run the same versions?")
-    if not ranks.first:
+    if post_training is None:
         return None
-    assert post_training is not None
-    student.load_state_dict(average)
+    student.load_state_dict(state.best)
     with _stop_if_disk_full(checkpoints):
         save_checkpoint(student.cpu(), out / "qat.safetensors")
         plot(out / "metrics.csv", out / "plot.png")
         summary = QatSummary(
             post_training=post_training,
-            tuned=golden_sqnr(student, teacher.cpu(), held_out),
+            tuned=held_out.figures(student),
+            best_step=state.best_step,
             first_step=first_step,
             steps=config.steps,
             seconds=time.monotonic() - started,
@@ -210,19 +202,6 @@ def fine_tune(
         )
         write_whole(out / "summary.json", (json.dumps(dataclasses.asdict(summary), indent=2) + "\n").encode())
     return summary
-
-
-@torch.no_grad()
-def golden_sqnr(student: QATStage2, teacher: Stage2, features: Tensor) -> Sqnr:
-    """SQNR of the frozen student's integer function on float `features` `[n,C,H,W]`, against `teacher`."""
-    function, _ = freeze(student.cpu(), features.shape)
-    codes = golden.evaluate(function, function.input_quantization.quantize(features.numpy()))
-    wanted = _in_parts(teacher.cpu(), features)
-    decibels = []
-    for (name, q), want in zip(function.output_quantization.items(), wanted, strict=True):
-        noise = torch.from_numpy(q.dequantize(codes[name])) - want
-        decibels.append(_decibel(float(noise.square().mean() / want.square().mean())))
-    return Sqnr(*decibels)
 
 
 def rate_factor(progress: float, config: QatConfig) -> float:
@@ -250,21 +229,6 @@ def _optimizer(student: QATStage2, config: QatConfig) -> torch.optim.Optimizer:
 
 def _serves_eighth(name: str) -> bool:
     return name.startswith(("transition.b2_down", "branches.1", "fuse_layers.1", "smooth.1"))
-
-
-@torch.no_grad()
-def _in_parts(model: torch.nn.Module, features: Tensor) -> tuple[Tensor, Tensor]:
-    parts = [model(part) for part in features.split(8)]
-    return torch.cat([y1 for y1, _ in parts]), torch.cat([y2 for _, y2 in parts])
-
-
-@torch.no_grad()
-def _update_average(average: dict[str, Tensor], student: QATStage2, decay: float) -> None:
-    for name, value in student.state_dict().items():
-        if value.is_floating_point():
-            average[name].lerp_(value, 1 - decay)
-        else:
-            average[name].copy_(value)
 
 
 def _check_loss(loss: float, norm: float, first_loss: float, config: QatConfig, step: int, checkpoints: Path) -> None:
@@ -309,31 +273,6 @@ def _check_facts(found: Checkpoint, facts: dict[str, Any]) -> None:
         )
 
 
-def _tensors(student: QATStage2, average: dict[str, Tensor], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    tensors = {f"student/{name}": value for name, value in student.state_dict().items()}
-    tensors |= {f"average/{name}": value for name, value in average.items()}
-    for index, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer/{index}/{name}": value for name, value in state.items()}
-    return tensors
-
-
-def _restore(
-    found: Checkpoint, student: QATStage2, average: dict[str, Tensor], optimizer: torch.optim.Optimizer
-) -> None:
-    states: dict[int, dict[str, Tensor]] = {}
-    own = student.state_dict()
-    for key, value in found.tensors.items():
-        kind, _, name = key.partition("/")
-        if kind == "student":
-            own[name].copy_(value)
-        elif kind == "average":
-            average[name].copy_(value)
-        else:
-            index, _, field = name.partition("/")
-            states.setdefault(int(index), {})[field] = value
-    optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
-
-
 @contextmanager
 def _stop_if_disk_full(checkpoints: Path) -> Iterator[None]:
     try:
@@ -345,7 +284,3 @@ def _stop_if_disk_full(checkpoints: Path) -> Iterator[None]:
             f"no room to write {error.filename or 'a file'} ({error.strerror}): free some space and run again "
             f"with --resume; the checkpoints in {checkpoints} are whole"
         ) from error
-
-
-def _decibel(noise_over_signal: float) -> float:
-    return -10 * math.log10(max(noise_over_signal, 1e-30))

@@ -83,6 +83,16 @@ def test_the_pool_is_drawn_once_and_scene_i_does_not_depend_on_how_many_there_ar
     assert np.array_equal(few.shapes, again.shapes)
 
 
+def test_the_first_scenes_of_a_larger_pool_serve_and_what_is_drawn_is_said(tmp_path: Path) -> None:
+    said: list[str] = []
+    larger = rendered("test", count=3, seed=9, folder=tmp_path, workers=1, say=said.append)
+    assert said == [f"drawing 3 scenes on the test photographs (1 MB) into {tmp_path}"]
+    first = rendered("test", count=2, seed=9, folder=tmp_path, workers=1, say=said.append)
+    assert np.array_equal(first.images, larger.images[:2])
+    assert len(said) == 1
+    assert {path.name for path in tmp_path.iterdir()} == {"test-9-3.images.npy", "test-9-3.shapes.npy"}
+
+
 def test_augmentation_moves_the_marker_with_its_pixels() -> None:
     """A lone odd pixel stands for the marker; wherever the crop puts it, the row of shapes must point at it."""
     images = np.full((1, 3, scene.HEIGHT, scene.WIDTH), 100, np.uint8)
@@ -197,6 +207,16 @@ def test_metrics_count_a_perfect_predictor_as_perfect_and_a_blind_one_as_lost() 
 def test_the_learning_rate_rises_then_falls_to_zero() -> None:
     factors = [learning_rate_factor(p, warmup=0.1) for p in (0.0, 0.05, 0.1, 0.55, 1.0)]
     assert factors == pytest.approx([0.0, 0.5, 1.0, 0.5, 0.0])
+
+
+def test_a_training_follows_its_steps_and_not_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = TrainSettings(scenes=4, test_scenes=2, steps=3, batch=4, crop_px=64, evaluate_every=2, threads=1)
+    train(settings, out=tmp_path / "first", cache=tmp_path / "pool")
+    hours = iter(range(0, 10**9, 3600))
+    monkeypatch.setattr("litehrnet_stage2.apps.landmarks.train.time.monotonic", lambda: next(hours))
+    train(settings, out=tmp_path / "again", cache=tmp_path / "pool")
+    first, again = ((tmp_path / name / "float.safetensors").read_bytes() for name in ("first", "again"))
+    assert first == again
 
 
 def test_a_short_training_leaves_weights_that_load_into_the_network(tmp_path: Path) -> None:

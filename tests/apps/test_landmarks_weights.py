@@ -7,13 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
+from litehrnet_stage2.apps.evaluation import evaluate
 from litehrnet_stage2.apps.landmarks.metrics import task_metrics
 from litehrnet_stage2.apps.landmarks.network import answers
-from litehrnet_stage2.apps.landmarks.pool import Pool, batches, rendered
-from litehrnet_stage2.apps.landmarks.report import compare, integer_stage2, write_report
-from litehrnet_stage2.apps.landmarks.train import TEST_SEED
+from litehrnet_stage2.apps.landmarks.pool import TEST_SEED, Pool, batches, rendered
+from litehrnet_stage2.apps.landmarks.report import StemBatches, compare, through_heads, write_report
 from litehrnet_stage2.apps.landmarks.weights import SHIPPED, load_network, load_stem_and_heads
 from litehrnet_stage2.reference.checkpoint import load_checkpoint
 from litehrnet_stage2.reference.freeze import freeze
@@ -38,14 +37,13 @@ def test_the_int8_weights_freeze_and_find_the_centres_that_float_finds(held_out:
     student = load_checkpoint(SHIPPED / "int8.safetensors")
     assert isinstance(student, QATStage2)
     stem, heads = load_stem_and_heads(SHIPPED / "landmarks.safetensors")
-    function, proof = freeze(student, stem(few.images).shape)
+    features = next(iter(StemBatches(stem, few)))[0]
+    _, proof = freeze(student, features.shape)
     assert proof.nodes == {"Conv": 20, "SiLU": 16, "Add": 6, "Resize": 1}
-    stage2 = integer_stage2(function)
-    with torch.no_grad():
-        int8 = task_metrics(answers(lambda images: heads(*stage2(stem(images))), batches(few, batch=8)))
-    floating = task_metrics(answers(load_network(SHIPPED), batches(few, batch=8)))
-    assert abs(int8.detection - floating.detection) <= 1 / 16
-    assert abs(int8.error_mean_px - floating.error_mean_px) < 0.15
+    networks = {"float": load_checkpoint(SHIPPED / "float.safetensors"), "int8": student}
+    floating, int8 = (row.figures for row in evaluate(networks, StemBatches(stem, few), through_heads(heads)))
+    assert abs(int8["detection"] - floating["detection"]) <= 1 / 16
+    assert abs(int8["error_mean_px"] - floating["error_mean_px"]) < 0.15
 
 
 def test_a_file_that_holds_no_stem_and_heads_is_refused(tmp_path: Path) -> None:
@@ -59,11 +57,12 @@ def test_the_report_compares_float_with_int8_and_the_runtimes_repeat_the_golden_
     report = compare(SHIPPED, cache=tmp_path / "pool", scenes=6, runtimes=["onnxruntime"])
     rows = {row.name: row for row in report.rows}
     assert next(iter(rows)) == "float"
-    assert rows["int8, QAT, onnxruntime"].metrics == rows["int8, QAT"].metrics
-    plain, tuned = rows["int8, post-training"].sqnr, rows["int8, QAT"].sqnr
+    assert rows["QAT bundle, onnxruntime"].figures == rows["int8, QAT"].figures
+    assert rows["QAT bundle, onnxruntime"].sqnr_db == rows["int8, QAT"].sqnr_db
+    plain, tuned = rows["int8, post-training"].sqnr_db, rows["int8, QAT"].sqnr_db
     assert plain is not None
     assert tuned is not None
-    assert tuned.y1_db + tuned.y2_db > plain.y1_db + plain.y2_db
+    assert sum(tuned) > sum(plain)
 
     write_report(report, tmp_path / "qat.json")
     table = (tmp_path / "qat.md").read_text().splitlines()

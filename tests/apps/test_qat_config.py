@@ -27,9 +27,9 @@ def test_every_knob_in_the_documented_file_carries_a_comment() -> None:
 
 def test_overrides_win_over_the_file(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
-    path.write_text("steps = 7\nranges = 'moving_average'\n")
+    path.write_text("steps = 7\nranges = 'learned'\n")
     config = read_config(path, ["steps=9", "schedule=constant", "learning_rate=1", "task='landmarks'"])
-    assert (config.steps, config.ranges, config.schedule, config.task) == (9, "moving_average", "constant", "landmarks")
+    assert (config.steps, config.ranges, config.schedule, config.task) == (9, "learned", "constant", "landmarks")
     assert config.learning_rate == 1.0
 
 
@@ -41,9 +41,9 @@ def test_overrides_win_over_the_file(tmp_path: Path) -> None:
         ("steps=1.5", r"`steps` \(=1.5\) must be of type int"),
         ("steps=true", r"`steps` \(=True\) must be of type int"),
         ("learning_rate=nan", r"`learning_rate` \(=nan\) must lie in"),
-        ("ranges=guessed", r"`ranges` \(='guessed'\) must be one of learned, moving_average"),
+        ("ranges=guessed", r"`ranges` \(='guessed'\) must be one of fixed, learned"),
         ("crop_cells=7", r"`crop_cells` \(=7\) must be even"),
-        ("task_weight=1.0", "needs a task with labels"),
+        ("held_out_maps=1", r"`held_out_maps` \(=1\) must lie in \[2"),
         ("steps", "must read key=value"),
     ],
 )

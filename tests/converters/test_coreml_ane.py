@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from litehrnet_stage2.apps import example
 from litehrnet_stage2.apps.landmarks.metrics import TaskMetrics, task_metrics
 from litehrnet_stage2.apps.landmarks.network import Prediction, answers
-from litehrnet_stage2.apps.landmarks.pool import batches, rendered
-from litehrnet_stage2.apps.landmarks.train import TEST_SEED
+from litehrnet_stage2.apps.landmarks.pool import TEST_SEED, batches, rendered
 from litehrnet_stage2.apps.landmarks.weights import SHIPPED, load_stem_and_heads
 from litehrnet_stage2.converters import coreml_ane
 from litehrnet_stage2.converters.bundle import write_bundle

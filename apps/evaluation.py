@@ -1,0 +1,188 @@
+"""Judge a network in float, calibrated, tuned and in every runtime by one's own metric, in one table.
+
+rows = evaluate(
+    {"float": network, "int8, post-training": calibrated, "int8, tuned": tuned, "bundle": Path("bundle")},
+    batches,
+    metric,
+)
+print(to_markdown(rows))
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from litehrnet_stage2.reference import golden
+from litehrnet_stage2.reference.errors import InputError
+from litehrnet_stage2.reference.freeze import freeze
+from litehrnet_stage2.reference.integer_function import IntegerFunction, Quantization
+from litehrnet_stage2.reference.qat import QATStage2
+from litehrnet_stage2.runtime import Session, open_session
+
+Floats: TypeAlias = npt.NDArray[np.float32]
+Outputs: TypeAlias = tuple[Floats, ...]
+Run: TypeAlias = Callable[[Floats], Outputs]
+Metric: TypeAlias = Callable[[Iterable[tuple[Outputs, Any]]], Mapping[str, float]]
+"""A person's own metric: takes what a network answered and the labels, batch by batch; returns named figures."""
+
+RUNTIMES = ("executorch", "onnxruntime")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One candidate's figures.
+
+    Attributes:
+        name: of the candidate; of a bundle's, with the runtime after a comma.
+        figures: what the metric returned.
+        sqnr_db: of each output against the first candidate's, on the first inputs; None for the first itself.
+    """
+
+    name: str
+    figures: Mapping[str, float]
+    sqnr_db: tuple[float, ...] | None
+
+
+def evaluate(
+    candidates: Mapping[str, nn.Module | Path | Run],
+    batches: Iterable[tuple[Floats, Any]],
+    metric: Metric,
+    *,
+    runtimes: Sequence[str] = RUNTIMES,
+    sqnr_inputs: int = 64,
+) -> tuple[Row, ...]:
+    """Run every candidate over the same batches and score it.
+
+    Args:
+        candidates: by name. A float module is run as it is; a calibrated or tuned one is frozen and run as the
+            integer function, which is what every runtime computes; a bundle's folder is opened in each runtime;
+            anything else is called with the inputs. The first, normally the float network, is what the signal to
+            noise ratios are taken against.
+        batches: pairs of inputs float32, batch first, and labels of any kind; gone through once per candidate.
+        metric: see `Metric`.
+        runtimes: that a bundle is opened in.
+        sqnr_inputs: on so many of the first inputs are the signal to noise ratios taken.
+
+    Raises:
+        InputError: no candidate, or batches that can be gone through only once.
+    """
+    if not candidates:
+        raise InputError("no candidate to evaluate: name at least one network or bundle")
+    if iter(batches) is batches:
+        raise InputError("`batches` can be gone through once, and every candidate needs them: pass a list or a loader")
+    rows: list[Row] = []
+    reference: list[Outputs] = []
+    for name, run in _runs(candidates, runtimes):
+        noise = _Noise(reference, sqnr_inputs, is_reference=not rows)
+        figures = dict(metric(noise.watch(run, batches)))
+        rows.append(Row(name, figures, noise.sqnr_db()))
+    return tuple(rows)
+
+
+def to_markdown(rows: Sequence[Row], formats: Mapping[str, str] | None = None) -> str:
+    """A table of the rows; `formats` has for a figure its format and unit, as in `{"error mean": "{:.3f} px"}`."""
+    formats = formats or {}
+    outputs = max((len(row.sqnr_db) for row in rows if row.sqnr_db), default=0)
+    names = list(dict.fromkeys(name for row in rows for name in row.figures))
+    header = ["network", *(f"SQNR {i + 1}" if outputs > 1 else "SQNR" for i in range(outputs)), *names]
+    lines = [header, ["---"] * len(header)]
+    for row in rows:
+        ratios = [f"{value:.2f} dB" for value in row.sqnr_db] if row.sqnr_db else [""] * outputs
+        figures = [
+            formats.get(name, "{:.4g}").format(row.figures[name]) if name in row.figures else "" for name in names
+        ]
+        lines.append([row.name, *ratios, *figures])
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
+
+
+class _Noise:
+    """Watches a candidate's outputs beside the reference's, on the first inputs; the reference fills the list."""
+
+    def __init__(self, reference: list[Outputs], inputs: int, *, is_reference: bool) -> None:
+        self._reference, self._left, self._is_reference = reference, inputs, is_reference
+        self._noise: list[float] = []
+        self._signal: list[float] = []
+
+    def watch(self, run: Run, batches: Iterable[tuple[Floats, Any]]) -> Iterator[tuple[Outputs, Any]]:
+        for index, (inputs, labels) in enumerate(batches):
+            outputs = run(inputs)
+            if self._left > 0:
+                kept = tuple(y[: self._left] for y in outputs)
+                self._left -= len(inputs)
+                if self._is_reference:
+                    self._reference.append(kept)
+                else:
+                    self._compare(kept, self._reference[index])
+            yield outputs, labels
+
+    def _compare(self, outputs: Outputs, wanted: Outputs) -> None:
+        if not self._noise:
+            self._noise, self._signal = [0.0] * len(outputs), [0.0] * len(outputs)
+        for i, (y, want) in enumerate(zip(outputs, wanted, strict=True)):
+            self._noise[i] += float(np.square(y.astype(np.float64) - want).sum())
+            self._signal[i] += float(np.square(want.astype(np.float64)).sum())
+
+    def sqnr_db(self) -> tuple[float, ...] | None:
+        if self._is_reference:
+            return None
+        return tuple(
+            10 * math.log10(signal / noise) if noise and signal else math.inf
+            for noise, signal in zip(self._noise, self._signal, strict=True)
+        )
+
+
+def _runs(candidates: Mapping[str, nn.Module | Path | Run], runtimes: Sequence[str]) -> Iterator[tuple[str, Run]]:
+    for name, candidate in candidates.items():
+        match candidate:
+            case Path():
+                for runtime in runtimes:
+                    yield f"{name}, {runtime}", _snapping(open_session(candidate, runtime))
+            case QATStage2():
+                yield name, _integer_network(candidate)
+            case nn.Module():
+                yield name, _float_network(candidate.eval())
+            case _:
+                yield name, candidate
+
+
+def _integer_network(network: QATStage2) -> Run:
+    """The golden evaluator in the place of a network: it is frozen for the size of the first inputs."""
+    function: IntegerFunction | None = None
+
+    def run(inputs: Floats) -> Outputs:
+        nonlocal function
+        if function is None:
+            function, _ = freeze(network, inputs.shape)
+        codes = golden.evaluate(function, function.input_quantization.quantize(inputs))
+        return tuple(q.dequantize(codes[name]) for name, q in function.output_quantization.items())
+
+    return run
+
+
+def _float_network(network: nn.Module) -> Run:
+    def run(inputs: Floats) -> Outputs:
+        with torch.no_grad():
+            outputs = network(torch.from_numpy(inputs))
+        outputs = (outputs,) if isinstance(outputs, torch.Tensor) else outputs
+        return tuple(y.numpy() for y in outputs)
+
+    return run
+
+
+def _snapping(session: Session) -> Run:
+    """Run a session on inputs that lie on its input grid, so that all runtimes and golden see the same codes."""
+    q = Quantization(np.float32(session.info.input.scale), session.info.input.zero_point)
+
+    def run(inputs: Floats) -> Outputs:
+        return session.run(q.dequantize(q.quantize(inputs)))
+
+    return run
