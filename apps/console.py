@@ -156,6 +156,12 @@ def write_text(text: str, path: Path) -> None:
     write_whole(path, text.encode())
 
 
+def warn(sentence: str) -> None:
+    """Print a warning for the user on standard error."""
+    err.print("[bold yellow]warning:[/] ", end="")
+    err.print(sentence, markup=False, highlight=False)
+
+
 def print_error(sentence: str) -> None:
     """Say on standard error what was wrong."""
     err.print("[bold red]error:[/] ", end="")

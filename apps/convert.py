@@ -132,6 +132,7 @@ def convert_to_bundle(
     from litehrnet_stage2.reference.checkpoint import load_checkpoint, read_card
     from litehrnet_stage2.reference.contract.artifacts import check_targets
     from litehrnet_stage2.reference.freeze import freeze
+    from litehrnet_stage2.reference.input_statistics import input_statistics, unusual_inputs
     from litehrnet_stage2.reference.qat import QATStage2
     from litehrnet_stage2.reference.quantizers import Mode, set_mode
 
@@ -147,7 +148,9 @@ def convert_to_bundle(
             progress(f"fine-tuned to {sqnr_db[0]:.1f} dB in Y1 and {sqnr_db[1]:.1f} dB in Y2 against its float network")
     else:
         if not features.any():
-            progress("warning: the features are zero everywhere, so the ranges they set fit no others")
+            console.warn("the features are zero everywhere, so the ranges they set fit no others")
+        elif warning := unusual_inputs(input_statistics(model, torch.from_numpy(features))):
+            console.warn(warning)
         progress(f"calibrating on {len(features)} inputs")
         qat = QATStage2.from_float(model).calibrate(torch.from_numpy(features))
     inputs = _of_size(features[:GOLDEN_IMAGES], size)

@@ -40,11 +40,11 @@ def features(count: int) -> NDArray[np.float32]:
 
     stem, _ = load_stem_and_heads(SHIPPED / "landmarks.safetensors")
     with torch.no_grad():
-        result: NDArray[np.float32] = stem(_crops(count)).numpy()
+        result: NDArray[np.float32] = stem(crops(count)).numpy()
     return result
 
 
-def _crops(count: int) -> Tensor:
+def crops(count: int) -> Tensor:
     """Images float32 `[count,3,256,512]` in [0,1], cut from the photographs at seeded places."""
     import torch
 

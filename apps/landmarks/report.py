@@ -29,7 +29,6 @@ from litehrnet_stage2.apps.qat.config import QatConfig
 from litehrnet_stage2.apps.qat.ranges import calibrate
 from litehrnet_stage2.reference.checkpoint import load_checkpoint
 from litehrnet_stage2.reference.contract.artifacts import RUNTIMES
-from litehrnet_stage2.reference.contract.artifacts import RUNTIMES
 from litehrnet_stage2.reference.errors import InputError
 from litehrnet_stage2.reference.freeze import freeze
 from litehrnet_stage2.reference.qat import QATStage2

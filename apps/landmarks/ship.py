@@ -12,7 +12,6 @@ import argparse
 import dataclasses
 import json
 import platform
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,8 @@ from litehrnet_stage2.apps.qat.config import QatConfig
 from litehrnet_stage2.apps.qat.data import LandmarkSource
 from litehrnet_stage2.apps.qat.fine_tune import QatSummary, fine_tune
 from litehrnet_stage2.apps.qat.ranks import join_ranks
-from litehrnet_stage2.reference.checkpoint import load_checkpoint
+from litehrnet_stage2.reference.checkpoint import load_checkpoint, save_checkpoint
+from litehrnet_stage2.reference.qat import QATStage2
 
 COMMAND = "python -m litehrnet_stage2.apps.landmarks.ship --work runs/landmarks --out reference/weights"
 FACTS = "training.json"
@@ -50,8 +50,10 @@ def ship(settings: TrainSettings, config: QatConfig, *, work: Path, out: Path) -
     teacher = load_checkpoint(out / "float.safetensors")
     tuned = fine_tune(teacher, source, config, out=work / "qat", resume=False, ranks=join_ranks(), console=console)
     assert tuned is not None  # one rank: this one
-    for suffix in (".safetensors", ".json"):
-        shutil.copyfile(work / "qat" / f"qat{suffix}", out / f"int8{suffix}")
+    int8 = load_checkpoint(work / "qat" / "qat.safetensors")
+    assert isinstance(int8, QATStage2)
+    int8.examples = None  # the photographs that ship are examples enough
+    save_checkpoint(int8, out / "int8.safetensors", sqnr_db=(tuned.tuned.y1_db, tuned.tuned.y2_db))
     facts = {"float": floating, "int8": dataclasses.asdict(tuned)}
     facts_path.write_text(json.dumps(facts, indent=2) + "\n")
     (out / "README.md").write_text(card(floating, tuned))

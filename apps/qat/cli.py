@@ -146,11 +146,10 @@ def _source(knobs: QatConfig, teacher: Stage2, features: str, network: Path | No
 def _tell(summary: QatSummary, out: Path) -> None:
     before, after = summary.post_training, summary.tuned
     if not summary.won:
-        console.err.print(
-            "[bold yellow]warning:[/] fine-tuning did not win on held-out maps: its loss is "
+        console.warn(
+            "fine-tuning did not win on held-out maps: its loss is "
             f"{after.loss:.4g}, that of calibration alone {before.loss:.4g}. Convert the float checkpoint instead, or "
-            "tune longer or on more features.",
-            soft_wrap=True,
+            "tune longer or on more features."
         )
     console.out.print(
         f"SQNR on held-out maps, calibrated -> tuned: Y1 {before.y1_db:.2f} -> {after.y1_db:.2f} dB, "

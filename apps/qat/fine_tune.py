@@ -37,6 +37,7 @@ from litehrnet_stage2.apps.qat.state import RunState
 from litehrnet_stage2.reference.checkpoint import save_checkpoint
 from litehrnet_stage2.reference.errors import InputError, Stage2Error
 from litehrnet_stage2.reference.files import write_whole
+from litehrnet_stage2.reference.input_statistics import InputStatistics, input_statistics, unusual_inputs
 from litehrnet_stage2.reference.qat import QATStage2
 from litehrnet_stage2.reference.quantizers import keep_scales_positive, learn_step_sizes
 from litehrnet_stage2.reference.stage2 import Stage2
@@ -53,6 +54,7 @@ class QatSummary:
     Attributes:
         post_training: calibrated to the extremes of the activations, not tuned: what `stage2 convert` would make.
         tuned: the weights that were kept.
+        input_statistics: of the features, beside what the teacher saw in training.
         best_step: after how many steps the kept weights were taken; 0 is the calibrated start.
         steps: steps done in all, `first_step` of them before this process.
         seconds: wall clock of this process.
@@ -60,6 +62,7 @@ class QatSummary:
 
     post_training: Figures
     tuned: Figures
+    input_statistics: tuple[InputStatistics, ...]
     best_step: int
     first_step: int
     steps: int
@@ -113,6 +116,9 @@ def fine_tune(
 
     student = QATStage2.from_float(teacher).to(ranks.device)
     calibration = source.calibration().to(ranks.device)
+    statistics = input_statistics(teacher, calibration)
+    if ranks.first and (warning := unusual_inputs(statistics)):
+        console.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
     powers = [float(y.square().mean()) for y in run_in_parts(teacher, calibration)]
     objective = Objective(source, powers, config.task_weight)
     held_out = HeldOut(source, teacher, objective, ranks.device)
@@ -185,11 +191,13 @@ def fine_tune(
         return None
     student.load_state_dict(state.best)
     with _stop_if_disk_full(checkpoints):
-        save_checkpoint(student.cpu(), out / "qat.safetensors")
+        tuned = held_out.figures(student)
+        save_checkpoint(student.cpu(), out / "qat.safetensors", sqnr_db=(tuned.y1_db, tuned.y2_db))
         plot(out / "metrics.csv", out / "plot.png")
         summary = QatSummary(
             post_training=post_training,
-            tuned=held_out.figures(student),
+            tuned=tuned,
+            input_statistics=statistics,
             best_step=state.best_step,
             first_step=first_step,
             steps=config.steps,
