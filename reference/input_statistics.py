@@ -112,10 +112,7 @@ def _watched(
     network: nn.Module, norms: dict[str, _BatchNorm], tell: Callable[[str, Tensor], None], inputs: Tensor
 ) -> None:
     """Run `network` in eval mode over `inputs`, and tell what enters each of `norms`; it is left as it was."""
-    handles = [
-        norm.register_forward_pre_hook(lambda _, x, name=name: tell(name, x[0]))  # type: ignore[misc]
-        for name, norm in norms.items()
-    ]
+    handles = [norm.register_forward_pre_hook(lambda _, x, name=name: tell(name, x[0])) for name, norm in norms.items()]
     training = {module: module.training for module in network.modules()}
     try:
         network.eval()

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from litehrnet_stage2.apps.landmarks import photographs, scene
-from litehrnet_stage2.runtime.devices.cache import cache_root
+from litehrnet_stage2.reference.cache_folder import cache_root
 
 TRAIN_SEED, TEST_SEED, CHOOSING_SEED = 1, 2, 3
 _CHUNK = 64
