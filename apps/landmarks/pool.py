@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from litehrnet_stage2.apps.landmarks import photographs, scene
-from litehrnet_stage2.reference.cache_folder import cache_root
+from litehrnet_stage2.reference.cache_folder import cache_root, private_folder
 
 TRAIN_SEED, TEST_SEED, CHOOSING_SEED = 1, 2, 3
 _CHUNK = 64
@@ -37,7 +37,7 @@ class Pool:
 
 def scene_cache() -> Path:
     """The folder of scenes that all runs of this user share."""
-    return cache_root() / "scenes"
+    return private_folder(cache_root()) / "scenes"
 
 
 def rendered(
