@@ -20,7 +20,7 @@ QAT_EPILOG = """Examples:
 
 stage2 qat --features 'shards/*.npy' --teacher float.safetensors --out runs/qat
 
-stage2 qat --task landmarks --out runs/qat --set steps=2000 --set ranges=moving_average
+stage2 qat --task landmarks --out runs/qat --set steps=2000 --set task_weight=0.1
 
 stage2 qat --features 'shards/*.npy' --teacher float.safetensors --out runs/qat --resume
 

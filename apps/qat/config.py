@@ -45,7 +45,7 @@ class QatConfig:
     weight_decay: float = 0.0
     clip_norm: float = 1.0
     ema_decay: float = 0.99
-    task_weight: float = 0.03
+    task_weight: float = 0.0
     diverged_at: float = 100.0
     choose_every: int = 100
     checkpoint_every: int = 100
