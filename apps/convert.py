@@ -60,6 +60,14 @@ def convert(
         str | None,
         typer.Option(help="HxW of the features to build for, if other than that of --calibration or the checkpoint."),
     ] = None,
+    silu_floor: Annotated[
+        float | None,
+        typer.Option(
+            help="Start no calibrated range of what enters a SiLU lower than this, such as -5, where SiLU is nearly "
+            "zero: finer codes for the rest. It gains or loses 1 dB by the features; measure it.",
+            max=-1,
+        ),
+    ] = None,
     targets: Annotated[
         str,
         typer.Option(
@@ -95,6 +103,7 @@ def convert(
             checkpoint=checkpoint,
             calibration=calibration,
             size=parse_size(size),
+            silu_floor=silu_floor,
             targets=[name.strip() for name in targets.split(",") if name.strip()],
             coreml_target=coreml_target,
             progress=progress,
@@ -114,6 +123,7 @@ def convert_to_bundle(
     calibration: str | Path | None = None,
     targets: Sequence[str] = DEFAULT_TARGETS,
     size: tuple[int, int] | None = None,
+    silu_floor: float | None = None,
     coreml_target: str = "iOS17",
     progress: Progress = silent,
 ) -> Manifest:
@@ -127,6 +137,7 @@ def convert_to_bundle(
     import torch
 
     from litehrnet_stage2.apps import example
+    from litehrnet_stage2.apps.qat.ranges import raise_floors
     from litehrnet_stage2.converters.bundle import write_bundle
     from litehrnet_stage2.converters.replacement import check_replaceable
     from litehrnet_stage2.reference.checkpoint import load_checkpoint, read_card
@@ -143,6 +154,8 @@ def convert_to_bundle(
     features = _features(model, path, calibration, size)
     model.config.check_features(features.shape)
     if isinstance(model, QATStage2):
+        if silu_floor is not None:
+            raise InputError(f"{path} has its ranges already: leave out --silu-floor, or give the float checkpoint")
         qat = model
         if (sqnr_db := read_card(path).sqnr_db) is not None:
             progress(f"fine-tuned to {sqnr_db[0]:.1f} dB in Y1 and {sqnr_db[1]:.1f} dB in Y2 against its float network")
@@ -153,6 +166,8 @@ def convert_to_bundle(
             console.warn(warning)
         progress(f"calibrating on {len(features)} inputs")
         qat = QATStage2.from_float(model).calibrate(torch.from_numpy(features))
+        if silu_floor is not None:
+            raise_floors(qat, silu_floor)
     inputs = _of_size(features[:GOLDEN_IMAGES], size)
     progress(f"building for features of {inputs.shape[2]}x{inputs.shape[3]}")
     progress("freezing: proving that every runtime adds alike")

@@ -68,6 +68,21 @@ def test_features_unlike_those_of_training_are_warned_of(
     assert "standard deviations in the mean" in done.stderr
 
 
+def test_raised_floors_give_what_enters_a_silu_finer_codes(
+    stage2: Command, small_checkpoint: list[str], tmp_path: Path
+) -> None:
+    scales = []
+    for name, more in (("plain", ()), ("raised", ("--silu-floor", "-1"))):
+        done = stage2("convert", *small_checkpoint, "--targets", "onnx", "--out", tmp_path / name, *more)
+        assert done.returncode == 0, done.stderr
+        function = Bundle.open(tmp_path / name).function()
+        read = {node.inputs[0] for node in function.nodes if type(node).__name__ == "SiLU"}
+        scales.append({tensor: function.quantization[tensor].scale for tensor in read})
+    plain, raised = scales
+    assert all(raised[tensor] <= plain[tensor] for tensor in plain)
+    assert any(raised[tensor] < 0.9 * plain[tensor] for tensor in plain)
+
+
 def test_a_quantised_checkpoint_is_taken_as_it_is(
     stage2: Command, small_checkpoint: list[str], small_features: NDArray[np.float32], tmp_path: Path
 ) -> None:
