@@ -70,8 +70,8 @@ def coverage_of(program: EdgeProgramManager) -> Coverage:
     for operator in (found for delegate in delegates for found in operators(delegate.processed_bytes)):
         kind = _KINDS.get(operator.kind, operator.kind)
         match operator.kind, operator.reads_codes, operator.writes_codes:
-            case "XNNStaticTranspose", _, _:
-                pass  # moves values between NCHW and NHWC, computes nothing
+            case "XNNStaticTranspose" | "XNNStaticReshape", _, _:
+                pass  # moves values, computes nothing
             case "XNNConvert", False, True:
                 boundary["quantize"] += 1
             case "XNNConvert", True, False:

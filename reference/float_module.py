@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from litehrnet_stage2.reference.functional import upsample
 from litehrnet_stage2.reference.integer_function import QMIN, IntegerFunction
 from litehrnet_stage2.reference.lowering import Lowerings, check_lowered
 from litehrnet_stage2.reference.operators import Add, Conv, Operator, Resize, SiLU
-from litehrnet_stage2.reference.qdq_module import upsample
 
 
 class FloatModule(nn.Module):

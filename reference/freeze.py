@@ -13,9 +13,35 @@ from torch import nn
 
 from litehrnet_stage2.reference import runtime_rules
 from litehrnet_stage2.reference.integer_function import IntegerFunction, Quantization, Tensor
-from litehrnet_stage2.reference.operators import Add, Conv, Operator, Resize, SiLU
+from litehrnet_stage2.reference.leaves import (
+    Leaf,
+    QuantAdd,
+    QuantConcat,
+    QuantConv,
+    QuantMaxPool,
+    QuantMean,
+    QuantMul,
+    QuantNearest,
+    QuantResize,
+    QuantSiLU,
+    QuantTable,
+)
+from litehrnet_stage2.reference.network import QuantizedNetwork
+from litehrnet_stage2.reference.operators import (
+    Add,
+    Concat,
+    Conv,
+    MaxPool,
+    Mean,
+    Mul,
+    Nearest,
+    Operator,
+    Resize,
+    SiLU,
+    Table,
+)
 from litehrnet_stage2.reference.operators.conv import LARGEST_ACCUMULATOR
-from litehrnet_stage2.reference.qat import QATStage2, QuantAdd, QuantConv, QuantProjectUp, QuantSiLU
+from litehrnet_stage2.reference.qat import QATStage2
 from litehrnet_stage2.reference.quantizers import ActivationQuantizer
 from litehrnet_stage2.reference.settle import FloatConv, FreezeError, settle
 
@@ -42,7 +68,7 @@ class Proof:
 
 
 @torch.no_grad()
-def freeze(model: QATStage2, *shapes: Sequence[int]) -> tuple[IntegerFunction, Proof]:
+def freeze(model: QATStage2 | QuantizedNetwork, *shapes: Sequence[int]) -> tuple[IntegerFunction, Proof]:
     """The integer function of a calibrated or fine-tuned network, and what was proved of it.
 
     Args:
@@ -54,33 +80,51 @@ def freeze(model: QATStage2, *shapes: Sequence[int]) -> tuple[IntegerFunction, P
             not known, or no nudge makes the runtimes agree.
     """
     drawing = _Drawing()
-    outputs: tuple[str, ...] = ()
-    placeholders = iter(model.input_names)
-    graph = _LeafTracer().trace(model)
-    # What gives nothing, as the check of the features' shape.
-    graph.eliminate_dead_code(is_impure_node=lambda node: node.op in ("placeholder", "output"))
-    for node in graph.nodes:
-        reads = [drawing.tensors[argument] for argument in node.all_input_nodes if argument in drawing.tensors]
-        match node.op:
-            case "placeholder":
-                drawing.tensors[node] = next(placeholders)
-            case "output":
-                outputs = tuple(reads)
-            case "call_module":
-                drawing.tensors[node] = drawing.draw(str(node.target), model.get_submodule(str(node.target)), reads)
-            case _:
-                raise FreezeError(f"no integer rule for `{node.target}` ({node.op}) in `forward`")
+    if isinstance(model, QuantizedNetwork):
+        outputs = dict(model.output_tensors)
+        for name in model.input_names:
+            drawing.write(name, model.quantizer(name))
+        for step in model.steps:
+            drawing.draw(step.name, model.get_submodule(step.name), step.reads)
+        pinned = model.pixels
+    else:
+        outputs, pinned = _draw_stage2(drawing, model), frozenset[str]()
     shapes = shapes or model.calibrated_shapes
     if len(shapes) != len(model.input_names):
         raise FreezeError(
             f"the shape of {', '.join(f'`{name}`' for name in model.input_names)} is not known: "
             "calibrate the network, or give it as in `freeze(model, (1, 32, 64, 128))`"
         )
-    settled = settle(drawing.drafts, drawing.quantization)
-    named = dict(zip(model.output_names, outputs, strict=True))
+    settled = settle(drawing.drafts, drawing.quantization, pinned)
     inputs = {name: (1, *shape[1:]) for name, shape in zip(model.input_names, shapes, strict=True)}
-    function = assemble(model.function_name, inputs, named, settled.nodes, settled.quantization)
+    function = assemble(model.function_name, inputs, outputs, settled.nodes, settled.quantization)
     return function, _prove(function, dict(settled.nudges), dict(settled.raised))
+
+
+def _draw_stage2(drawing: _Drawing, model: QATStage2) -> dict[str, str]:
+    """Draw the nodes of a Stage2, whose steps `torch.fx` finds in its `forward`; the tensor of each output."""
+    graph = _LeafTracer().trace(model)
+    # What gives nothing, as the check of the features' shape.
+    graph.eliminate_dead_code(is_impure_node=lambda node: node.op in ("placeholder", "output"))
+    tensors: dict[torch.fx.Node, str] = {}
+    placeholders = iter(model.input_names)
+    reads: list[str] = []
+    for node in graph.nodes:
+        reads = [tensors[argument] for argument in node.all_input_nodes]
+        if node.op == "placeholder":
+            tensors[node] = next(placeholders)
+        elif node.op == "call_module":
+            leaf = model.get_submodule(str(node.target))
+            match leaf:
+                case ActivationQuantizer():
+                    drawing.write(reads[0], leaf)
+                    tensors[node] = reads[0]
+                case nn.Identity():
+                    tensors[node] = reads[0]
+                case _:
+                    drawing.draw(str(node.target), leaf, reads)
+                    tensors[node] = str(node.target)
+    return dict(zip(model.output_names, reads, strict=True))  # what the output node reads, which is the last
 
 
 def assemble(
@@ -123,42 +167,45 @@ def _prove(function: IntegerFunction, nudges: dict[str, float], raised: dict[str
 
 class _LeafTracer(torch.fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        leaves = (QuantConv, QuantSiLU, QuantAdd, QuantProjectUp, ActivationQuantizer, nn.Identity)
-        return isinstance(m, leaves)
+        return isinstance(m, (Leaf, ActivationQuantizer, nn.Identity))
 
 
 @dataclass
 class _Drawing:
-    """The nodes so far, their scales as calibrated, and the tensor that each step of the trace stands for."""
+    """The nodes so far, and their scales as calibrated."""
 
     quantization: dict[str, Quantization] = field(default_factory=dict)
     drafts: list[Operator | FloatConv] = field(default_factory=list)
-    tensors: dict[torch.fx.Node, str] = field(default_factory=dict)
 
-    def draw(self, name: str, leaf: nn.Module, reads: list[str]) -> str:
-        """Append the nodes of one leaf module; returns the tensor that holds its result."""
+    def draw(self, name: str, leaf: nn.Module, reads: Sequence[str]) -> None:
+        """Append the node of one leaf module, which writes the tensor `name`."""
+        assert isinstance(leaf, Leaf), f"{type(leaf).__name__} at `{name}` is no leaf"
+        self.write(name, leaf.output)
+        inputs = tuple(reads)
         match leaf:
-            case ActivationQuantizer():
-                self.write(reads[0], leaf)
-                return reads[0]
-            case nn.Identity():
-                return reads[0]
             case QuantConv():
-                self._conv(name, leaf, reads[0])
+                node: Operator | FloatConv = self._conv(name, leaf, inputs)
             case QuantSiLU():
-                self.write(name, leaf.output)
-                self.drafts.append(SiLU(name=name, inputs=(reads[0],)))
+                node = SiLU(name=name, inputs=inputs)
             case QuantAdd():
-                self.write(name, leaf.output)
-                self.drafts.append(Add(name=name, inputs=(reads[0], reads[1])))
-            case QuantProjectUp():
-                self._conv(f"{name}.project", leaf.project, reads[0])
-                self.quantization[f"{name}.resize"] = self.quantization[f"{name}.project"]
-                self.drafts.append(Resize(name=f"{name}.resize", inputs=(f"{name}.project",)))
-                return f"{name}.resize"
+                node = Add(name=name, inputs=inputs)
+            case QuantMul():
+                node = Mul(name=name, inputs=inputs)
+            case QuantTable():
+                node = Table(name=name, inputs=inputs, function=leaf.function)
+            case QuantResize():
+                node = Resize(name=name, inputs=inputs, factor=leaf.factor)
+            case QuantNearest():
+                node = Nearest(name=name, inputs=inputs, factor=leaf.factor)
+            case QuantMaxPool():
+                node = MaxPool(name=name, inputs=inputs, kernel=leaf.kernel, stride=leaf.stride, padding=leaf.padding)
+            case QuantConcat():
+                node = Concat(name=name, inputs=inputs)
+            case QuantMean():
+                node = Mean(name=name, inputs=inputs, cells=leaf.cells)
             case _:
                 raise TypeError(f"no integer rule for {type(leaf).__name__} at `{name}`")
-        return name
+        self.drafts.append(node)
 
     def write(self, name: str, quantizer: ActivationQuantizer) -> None:
         """Give a tensor the quantiser's scale and zero point."""
@@ -169,20 +216,20 @@ class _Drawing:
             raise FreezeError(f"the scale of `{name}` (={scale}) must be finite and positive")
         self.quantization[name] = Quantization(scale, int(quantizer.zero_point))
 
-    def _conv(self, name: str, leaf: QuantConv, read: str) -> None:
-        self.write(name, leaf.output)
+    def _conv(self, name: str, leaf: QuantConv, inputs: tuple[str, ...]) -> FloatConv:
         weight, bias = leaf.weight.numpy().astype(np.float64), leaf.bias.numpy().astype(np.float64)
         if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
             raise FreezeError(f"`{name}` has a weight or bias that is not finite: the checkpoint is damaged")
         conv = Conv(
             name=name,
-            inputs=(read,),
+            inputs=inputs,
             weight=np.zeros(weight.shape, np.int8),
             weight_scale=np.ones(len(weight), np.float32),
             bias=np.zeros(len(weight), np.int32),
-            stride=(leaf.stride, leaf.stride),
-            padding=(leaf.padding,) * 4,
+            stride=leaf.stride,
+            padding=leaf.padding,
+            dilation=leaf.dilation,
             groups=leaf.groups,
         )
         scale = leaf.weight_quantizer.scale(leaf.weight).numpy()
-        self.drafts.append(FloatConv(conv=conv, weight=weight, weight_scale=scale, bias=bias))
+        return FloatConv(conv=conv, weight=weight, weight_scale=scale, bias=bias)

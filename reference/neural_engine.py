@@ -17,11 +17,13 @@ from torch import Tensor, nn
 
 from litehrnet_stage2.reference.errors import InputError
 from litehrnet_stage2.reference.freeze import freeze
+from litehrnet_stage2.reference.functional import convolve, upsample
 from litehrnet_stage2.reference.integer_function import QMAX, QMIN, IntegerFunction, Quantization
+from litehrnet_stage2.reference.leaves import QuantSiLU
 from litehrnet_stage2.reference.lowering import Lowerings, check_lowered
 from litehrnet_stage2.reference.operators import Add, Conv, Resize, SiLU
-from litehrnet_stage2.reference.qat import QATStage2, QuantSiLU
-from litehrnet_stage2.reference.qdq_module import convolve, dequantize, quantize, upsample
+from litehrnet_stage2.reference.qat import QATStage2
+from litehrnet_stage2.reference.qdq_module import dequantize, quantize
 from litehrnet_stage2.reference.quantizers import ActivationQuantizer
 
 MOST_WIDENING = 1.25

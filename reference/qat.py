@@ -12,19 +12,18 @@ from collections import OrderedDict
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from litehrnet_stage2.reference.config import Stage2Config
 from litehrnet_stage2.reference.errors import InputError
-from litehrnet_stage2.reference.quantizers import ActivationQuantizer, Mode, WeightQuantizer, set_mode
+from litehrnet_stage2.reference.leaves import QuantAdd, QuantConv, QuantResize, QuantSiLU
+from litehrnet_stage2.reference.quantizers import ActivationQuantizer, Mode, set_mode
 from litehrnet_stage2.reference.stage2 import (
     Add,
     ConvBNSiLU,
     Stage2,
     UpProject,
     inner_stage2,
-    upsample2x,
 )
 from litehrnet_stage2.reference.upstream.torch import changes
 
@@ -131,66 +130,6 @@ class QATStage2(Stage2):
         return self
 
 
-class QuantConv(nn.Module):
-    """Convolution with int8 weights, a bias, and an int8 output: `[B,I,H,W] -> [B,O,H/stride,W/stride]`."""
-
-    def __init__(self, conv: nn.Conv2d) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(conv.weight.detach().clone())
-        self.bias = nn.Parameter(torch.zeros(conv.out_channels))
-        self.stride, self.padding, self.groups = conv.stride[0], cast(int, conv.padding[0]), conv.groups
-        self.weight_quantizer = WeightQuantizer()
-        self.output = ActivationQuantizer()
-
-    @torch.no_grad()
-    def copy_float(self, conv: nn.Conv2d, bn: nn.BatchNorm2d | None = None) -> None:
-        """Take a float convolution's weight, with BatchNorm folded into weight and bias."""
-        self.weight.copy_(conv.weight)
-        if bn is not None:
-            factor = bn.weight / torch.sqrt(cast(Tensor, bn.running_var) + bn.eps)
-            self.weight.mul_(factor[:, None, None, None])
-            self.bias.copy_(bn.bias - cast(Tensor, bn.running_mean) * factor)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Convolve with fake-quantised weights, unless in `Mode.FLOAT` or `Mode.CALIBRATE`."""
-        rounds = self.output.mode in (Mode.ADAPT, Mode.FAKE_QUANTIZE)
-        weight = self.weight_quantizer(self.weight) if rounds else self.weight
-        y: Tensor = self.output(
-            F.conv2d(x, weight, self.bias, stride=self.stride, padding=self.padding, groups=self.groups)
-        )
-        return y
-
-
-class QuantSiLU(nn.Module):
-    """`x * sigmoid(x)` with an int8 output; the sigmoid is rounded to its fixed scale 1/256."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.output = ActivationQuantizer()
-        self.rounds_sigmoid = True
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return SiLU of `x`, any shape."""
-        sigmoid = torch.sigmoid(x)
-        if self.output.quantizes and self.rounds_sigmoid:
-            sigmoid = torch.fake_quantize_per_tensor_affine(sigmoid, 1 / 256, -128, -128, 127)
-        y: Tensor = self.output(x * sigmoid)
-        return y
-
-
-class QuantAdd(nn.Module):
-    """Addition with an int8 output."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.output = ActivationQuantizer()
-
-    def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        """Return `a + b`."""
-        y: Tensor = self.output(a + b)
-        return y
-
-
 class QuantConvSiLU(nn.Sequential):
     """Convolution with BatchNorm folded in, then SiLU."""
 
@@ -204,11 +143,13 @@ class QuantProjectUp(nn.Module):
     def __init__(self, unit: UpProject) -> None:
         super().__init__()
         self.project = QuantConv(unit.project)
+        self.resize = QuantResize(2)
+        self.resize.tie(self.project.output)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `[B,I,H,W]` to `[B,O,2H,2W]`; in and out of the resize share one quantiser."""
-        y = upsample2x(self.project(x))
-        return self.project.output.round(y) if self.project.output.quantizes else y
+        y: Tensor = self.resize(self.project(x))
+        return y
 
 
 def _check_dtypes(features: object, weights: torch.dtype) -> None:

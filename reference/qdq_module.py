@@ -11,9 +11,9 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from litehrnet_stage2.reference.functional import convolve, upsample
 from litehrnet_stage2.reference.integer_function import QMAX, QMIN, IntegerFunction, Quantization
 from litehrnet_stage2.reference.lowering import Lowerings, check_lowered
 from litehrnet_stage2.reference.operators import SIGMOID, Add, Conv, Resize, SiLU
@@ -91,15 +91,6 @@ def _conv(module: QDQModule, node: Conv, read: Read) -> Tensor:
     return convolve(read(node.input), weight, bias, node)
 
 
-def convolve(x: Tensor, weight: Tensor, bias: Tensor, node: Conv) -> Tensor:
-    """`conv2d` with a node's geometry; padding that is not the same on both sides becomes an operator of its own."""
-    top, left, bottom, right = node.padding
-    padding = (top, left)
-    if (top, left) != (bottom, right):
-        x, padding = F.pad(x, (left, right, top, bottom)), (0, 0)
-    return F.conv2d(x, weight, bias, node.stride, padding, node.dilation, node.groups)
-
-
 def _silu(module: QDQModule, node: SiLU, read: Read) -> Tensor:
     sigmoid = quantize(torch.sigmoid(read(node.input)), SIGMOID)
     return read(node.input) * dequantize(sigmoid, SIGMOID)
@@ -111,11 +102,6 @@ def _add(module: QDQModule, node: Add, read: Read) -> Tensor:
 
 def _resize(module: QDQModule, node: Resize, read: Read) -> Tensor:
     return upsample(read(node.input), node.factor)
-
-
-def upsample(x: Tensor, factor: int) -> Tensor:
-    """Bilinear, half-pixel centres, edges clamped: `[B,C,H,W]` -> `[B,C,factor*H,factor*W]`."""
-    return F.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=False)
 
 
 LOWER: Lowerings[Callable[[QDQModule, Any, Read], Tensor]] = {Conv: _conv, SiLU: _silu, Add: _add, Resize: _resize}

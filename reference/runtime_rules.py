@@ -22,6 +22,9 @@ SIGMOID_MARGIN = 2.0**-11
 PRODUCT_MARGIN = 2.0**-13
 """Least distance from a tie of the product: allows its zero point to be added in float32 before rounding."""
 
+TABLE_MARGIN = 2.0**-13
+"""Least distance from a tie of an entry: allows a float32 function a few ulp off, and its zero point added before."""
+
 _CODES = np.arange(QMIN, QMAX + 1, dtype=np.int64)
 _PAIRS = (_CODES[:, None], _CODES[None, :])
 
@@ -41,6 +44,38 @@ def additions(qa: Quantization, qb: Quantization, out: Quantization) -> Iterator
         yield f"MLAS x86 float32, {rule}", saturate(np.rint(total) - 128)
     for rule, total in _centred_float32(qa, qb, ratio_a, ratio_b):
         yield f"centred float32, {rule}", saturate(np.rint(total) + F32(out.zero_point))
+
+
+def products(qa: Quantization, qb: Quantization, out: Quantization) -> Iterator[tuple[str, Codes]]:
+    """The product of all 65,536 code pairs under each runtime's rule: (rule, int8 `[256, 256]`).
+
+    A product of two codes has 17 bits and a multiplier 24, so float64 holds it exactly.
+    """
+    multiplier = (qa.scale * qb.scale) / out.scale  # float32
+    exact = ((_PAIRS[0] - qa.zero_point) * (_PAIRS[1] - qb.zero_point)).astype(np.float64)
+    scaled = exact.astype(F32) * multiplier
+    yield "XNNPACK x86 float32", saturate(np.rint(scaled) + F32(out.zero_point))
+    yield "XNNPACK Arm fixed point", saturate(np.floor(exact * np.float64(multiplier) + 0.5) + out.zero_point)
+    zero = F32(out.zero_point + 128)
+    yield "MLAS float32, plain", saturate(np.rint(scaled + zero) - 128)
+    yield "MLAS float32, fused", saturate(np.rint((exact * np.float64(multiplier) + zero).astype(F32)) - 128)
+
+
+def means(raw: NDArray[np.int64], cells: int, read: Quantization, out: Quantization) -> Iterator[tuple[str, Codes]]:
+    """The mean of `cells` codes under each runtime's rule, of the sums `raw` of the codes: (rule, int8 like `raw`)."""
+    centred = raw - cells * read.zero_point
+    multiplier = (read.scale / out.scale) / F32(cells)
+    scaled = centred.astype(F32) * multiplier
+    yield "MLAS float32", saturate(np.rint(scaled) + F32(out.zero_point))
+    yield "MLAS float32, zero point added before", saturate(np.rint(scaled + F32(out.zero_point + 128)) - 128)
+    yield (
+        "NEON float32, half away from zero",
+        saturate(np.trunc(scaled + np.copysign(F32(0.5), scaled)) + F32(out.zero_point)),
+    )
+    zero = F32(out.zero_point) - F32(read.zero_point) * (read.scale / out.scale)
+    yield "XNNPACK float32, of the raw sum", saturate(np.rint(raw.astype(F32) * multiplier + zero))
+    fused = raw.astype(np.float64) * np.float64(multiplier) + np.float64(zero)
+    yield "XNNPACK float32, of the raw sum, fused", saturate(np.rint(fused.astype(F32)))
 
 
 def distance_from_tie(values: NDArray[np.float64], clamped_from: int) -> float:

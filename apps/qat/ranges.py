@@ -7,7 +7,8 @@ from collections import defaultdict
 import torch
 from torch import Tensor, nn
 
-from litehrnet_stage2.reference.qat import QATStage2, QuantConv, QuantConvSiLU
+from litehrnet_stage2.reference.leaves import QuantConv
+from litehrnet_stage2.reference.qat import QATStage2, QuantConvSiLU
 from litehrnet_stage2.reference.quantizers import ActivationQuantizer, Mode, set_mode
 
 _SAMPLE = 20_000  # values taken of each tensor and batch; quantiles of 1e-4 need no more

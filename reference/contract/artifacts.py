@@ -41,6 +41,21 @@ class Border:
         """Whether codes cross it, and no floats."""
         return self.dtype in ("int8", "uint8")
 
+    def shape(self, tensor: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape in which a tensor `[1, C, H, W]` crosses the border.
+
+        ExecuTorch reads the layout off the strides, which do not tell where there is one channel or one cell: such a
+        tensor crosses as `[1, H, W]` or `[1, C]`.
+        """
+        count, channels, height, width = tensor
+        if self.layout == "NHWC":
+            return count, height, width, channels
+        if self.layout == "channels_last" and channels == 1:
+            return count, height, width
+        if self.layout == "channels_last" and height == width == 1:
+            return count, channels
+        return tensor
+
     def __str__(self) -> str:
         kind = f"{self.dtype} codes" if self.codes else self.dtype
         return f"{kind} in and out{'' if self.layout == 'NCHW' else ', channels last'}"

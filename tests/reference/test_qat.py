@@ -15,7 +15,8 @@ from torch.optim import swa_utils
 from litehrnet_stage2.reference.checkpoint import load_checkpoint, save_checkpoint
 from litehrnet_stage2.reference.config import Stage2Config
 from litehrnet_stage2.reference.freeze import freeze
-from litehrnet_stage2.reference.qat import QATStage2, QuantConv
+from litehrnet_stage2.reference.leaves import QuantConv
+from litehrnet_stage2.reference.qat import QATStage2
 from litehrnet_stage2.reference.quantizers import (
     ActivationQuantizer,
     Mode,
