@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +17,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from litehrnet_stage2.reference.array_files import read_npz
+from litehrnet_stage2.reference.contract.codec import parse
 from litehrnet_stage2.reference.errors import InputError
 from litehrnet_stage2.reference.operators import KINDS, Conv, Operator, Shape
 from litehrnet_stage2.reference.quantization import QMAX, QMIN, Codes, Quantization, saturate
@@ -38,6 +39,11 @@ __all__ = [
 
 INPUT, OUTPUTS = "features", ("y1", "y2")
 """Stage2's; rooms that still know them by name are being taught to read the function's."""
+
+MOST_BYTES = 2**28
+"""Of all weights of a function."""
+
+LONGEST_NAME = 1000
 
 MOST_ELEMENTS = 2**31
 """Of one tensor: what a 32-bit index reaches."""
@@ -189,27 +195,42 @@ def load(path: Path | BinaryIO) -> IntegerFunction:
         ValueError: the file is not one, or is damaged.
     """
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            graph = json.loads(bytes(arrays["graph"]))
-            return IntegerFunction(
-                name=graph["name"],
-                inputs=tuple(graph["inputs"]),
-                outputs=dict(graph["outputs"]),
-                tensors={
-                    name: Tensor(
-                        shape=tuple(entry["shape"]),
-                        quantization=Quantization(np.float32(entry["scale"]), entry["zero_point"]),
-                    )
-                    for name, entry in graph["tensors"].items()
-                },
-                nodes=tuple(_node(entry, arrays) for entry in graph["nodes"]),
-            )
-    except (OSError, EOFError, LookupError, TypeError, AttributeError, ValueError, ArithmeticError,
-            RecursionError, zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError) as error:  # fmt: skip
+        arrays = read_npz(path if isinstance(path, Path) else path.read(), most_bytes=MOST_BYTES)
+        graph = parse(bytes(arrays["graph"]))
+        check_printable(graph)
+        return IntegerFunction(
+            name=graph["name"],
+            inputs=tuple(graph["inputs"]),
+            outputs=dict(graph["outputs"]),
+            tensors={
+                name: Tensor(
+                    shape=tuple(entry["shape"]),
+                    quantization=Quantization(np.float32(entry["scale"]), entry["zero_point"]),
+                )
+                for name, entry in graph["tensors"].items()
+            },
+            nodes=tuple(_node(entry, arrays) for entry in graph["nodes"]),
+        )
+    except (OSError, LookupError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
         where = path if isinstance(path, Path) else "the file"
         raise InputError(
             f"{where} does not hold an integer function ({error}): convert the checkpoint again"
         ) from error
+
+
+def check_printable(values: Any) -> None:
+    """Check that no text in plain data plays with a terminal, or is longer than a name.
+
+    Raises:
+        ValueError: one does, or is.
+    """
+    if isinstance(values, str) and not (values.isprintable() and len(values) <= LONGEST_NAME):
+        raise ValueError(f"{values!a:.60} is no name: at most {LONGEST_NAME} letters that can be printed")
+    if isinstance(values, dict):
+        values = [*values, *values.values()]
+    if isinstance(values, list):
+        for value in values:
+            check_printable(value)
 
 
 def _node(entry: dict[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Operator:
