@@ -88,19 +88,25 @@ def evaluate(
     return tuple(rows)
 
 
-def to_markdown(rows: Sequence[Row], formats: Mapping[str, str] | None = None) -> str:
-    """A table of the rows; `formats` has for a figure its format and unit, as in `{"error mean": "{:.3f} px"}`."""
+def to_markdown(
+    rows: Sequence[Row], formats: Mapping[str, str] | None = None, outputs: Sequence[str] | None = None
+) -> str:
+    """A table of the rows.
+
+    Args:
+        rows: as `evaluate` returns them.
+        formats: of a figure its format and unit, as in `{"error": "{:.3f} px"}`; four digits where none is given.
+        outputs: names of the outputs; by default they are numbered.
+    """
     formats = formats or {}
-    outputs = max((len(row.sqnr_db) for row in rows if row.sqnr_db), default=0)
+    count = max((len(row.sqnr_db) for row in rows if row.sqnr_db), default=0)
     names = list(dict.fromkeys(name for row in rows for name in row.figures))
-    header = ["network", *(f"SQNR {i + 1}" if outputs > 1 else "SQNR" for i in range(outputs)), *names]
+    header = ["network", *(f"SQNR {name}" for name in (outputs or range(1, count + 1))), *names]
     lines = [header, ["---"] * len(header)]
     for row in rows:
-        ratios = [f"{value:.2f} dB" for value in row.sqnr_db] if row.sqnr_db else [""] * outputs
-        figures = [
-            formats.get(name, "{:.4g}").format(row.figures[name]) if name in row.figures else "" for name in names
-        ]
-        lines.append([row.name, *ratios, *figures])
+        ratios = [f"{value:.2f} dB" for value in row.sqnr_db] if row.sqnr_db else [""] * count
+        shown = {name: formats.get(name, "{:.4g}").format(value) for name, value in row.figures.items()}
+        lines.append([row.name, *ratios, *(shown.get(name, "") for name in names)])
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
 
 

@@ -18,6 +18,7 @@ from litehrnet_stage2.reference.lazy import importer
 
 if TYPE_CHECKING:
     from litehrnet_stage2.apps.convert import convert_to_bundle as convert
+    from litehrnet_stage2.apps.evaluation import evaluate
     from litehrnet_stage2.apps.parity import check_bundle
     from litehrnet_stage2.apps.qat.features import capture_features
     from litehrnet_stage2.reference.checkpoint import load_checkpoint, save_checkpoint
@@ -47,6 +48,7 @@ _HOME = {
     "__version__": "reference.version",
     "capture_features": "apps.qat.features",
     "check_parity": "runtime.parity",
+    "evaluate": "apps.evaluation",
     "freeze": "reference.freeze",
     "load_checkpoint": "reference.checkpoint",
     "open_session": "runtime.session",
@@ -64,6 +66,7 @@ __all__ = [  # resolved by __getattr__
     "check_bundle",
     "check_parity",
     "convert",
+    "evaluate",
     "freeze",
     "load_checkpoint",
     "open_session",
