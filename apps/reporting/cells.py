@@ -15,7 +15,7 @@ SQNR = "SQNR dB"
 def name(candidate: CandidateResult, run: Run) -> str:
     """A candidate's name, with its threads where others have more."""
     several = len({c.threads for c in run.candidates}) > 1
-    return plain(candidate.key if several else candidate.name)
+    return candidate.key if several else candidate.name
 
 
 def interval(value: Interval) -> str:

@@ -1,4 +1,7 @@
-"""The four charts, as SVG that takes its colours from the page and its width from the screen."""
+"""The four charts, as SVG that takes its colours from the page and its width from the screen.
+
+On a phone their text is drawn half as large again as here (`style.css`), so everything leaves room for that.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,10 @@ from collections.abc import Mapping, Sequence
 
 from litehrnet_stage2.apps.reporting.markup import Markup, tag
 
-WIDTH, LEFT, RIGHT = 640, 46, 14
+WIDTH, LEFT, RIGHT = 640, 66, 20
+BELOW = 52  # the axis: its numbers, and what they are
 COLOURS = 8
+MOST_TICKS = 8
 MOST_POINTS = 300  # of a curve: more cannot be told apart on a screen
 
 
@@ -19,7 +24,7 @@ def colour(index: int) -> str:
 
 def ecdf(series: Mapping[str, Sequence[float]], colours: Mapping[str, str]) -> Markup:
     """Share of queries faster than x ms, a curve for each series; x is logarithmic."""
-    height, top, bottom = 300, 8, 34
+    height, top, bottom = 320, 14, BELOW
     low = min(min(values) for values in series.values()) / 1.05
     high = max(_percentile(values, 0.995) for values in series.values()) * 1.05
     axis = _Axis(low, high)
@@ -31,13 +36,13 @@ def ecdf(series: Mapping[str, Sequence[float]], colours: Mapping[str, str]) -> M
         drawn = [(axis.x(v), top + (1 - share) * (height - bottom - top)) for v, share in points if v <= high]
         path = "M" + "L".join(f"{x:.1f},{y:.1f}" for x, y in drawn)
         parts.append(tag("path", tag("title", name), d=path, fill="none", stroke=colours[name], stroke_width=2))
-    parts.append(_text("ms, logarithmic", (WIDTH + LEFT) / 2, height - 3, anchor="middle"))
+    parts.append(_text("ms, logarithmic", (WIDTH + LEFT) / 2, height - 6, anchor="middle"))
     return _svg(height, parts, "Cumulative distribution of latencies")
 
 
 def intervals(rows: Sequence[tuple[str, float, float, float]], scale: str) -> Markup:
     """Ratios with their intervals, a line each: (label, value, low, high); 1 is marked, `scale` says what they are."""
-    line, top, bottom = 40, 8, 34
+    line, top, bottom = 46, 8, BELOW
     height = top + line * len(rows) + bottom
     axis = _Axis(min(0.5, *(r[2] for r in rows)) / 1.1, max(1.1, *(r[3] for r in rows)) * 1.1)
     one = axis.x(1)
@@ -46,38 +51,39 @@ def intervals(rows: Sequence[tuple[str, float, float, float]], scale: str) -> Ma
         tag("line", x1=one, x2=one, y1=top, y2=height - bottom, stroke="currentColor", stroke_dasharray="4 3"),
     ]
     for i, (label, value, low, high) in enumerate(rows):
-        y = top + line * i + 28
+        y = top + line * i + 34
         series = colour(0 if value < 1 else 1)
         parts += [
-            _text(label, LEFT, y - 12),
+            _text(label, 0, y - 13),
             tag("line", x1=axis.x(low), x2=axis.x(high), y1=y, y2=y, stroke=series, stroke_width=3),
             tag("circle", tag("title", f"{label}: {value:.2f}"), cx=axis.x(value), cy=y, r=5, fill=series),
         ]
-    parts.append(_text(scale, WIDTH / 2, height - 3, anchor="middle"))
+    parts.append(_text(scale, WIDTH / 2, height - 6, anchor="middle"))
     return _svg(height, parts, "Ratios with their intervals")
 
 
 def shares(bars: Mapping[str, Sequence[tuple[str, float]]], colours: Mapping[str, str]) -> Markup:
     """Time by kind of operator, a bar for each artifact: (kind, share)."""
-    line, top = 46, 4
+    line, top = 52, 4
     width = WIDTH - RIGHT
     parts = []
     for i, (name, pieces) in enumerate(bars.items()):
-        y, x = top + line * i + 18, 0.0
+        y, x = top + line * i + 24, 0.0
         parts.append(_text(name, 0, y - 5))
+        whole = max(1.0, sum(share for _, share in pieces))  # tracing takes time too
         for kind, share in pieces:
-            size = share * width
+            size = share / whole * width
             title = tag("title", f"{name}: {kind} {share:.0%}")
-            parts.append(tag("rect", title, x=x, y=y, width=max(size - 1, 0), height=20, fill=colours[kind]))
-            if share >= 0.06:
-                parts.append(_text(f"{share:.0%}", x + size / 2, y + 14, anchor="middle", fill="var(--on)"))
+            parts.append(tag("rect", title, x=x, y=y, width=max(size - 1, 0), height=22, fill=colours[kind]))
+            if size >= 60:
+                parts.append(_text(f"{share:.0%}", x + size / 2, y + 17, anchor="middle", fill="var(--on)"))
             x += size
     return _svg(top + line * len(bars), parts, "Share of time by kind of operator")
 
 
 def histogram(counts: Mapping[int, int]) -> Markup:
     """How many codes are off by how many steps; heights are logarithmic, or one code in a million would not show."""
-    height, top, bottom = 150, 16, 30
+    height, top, bottom = 170, 16, BELOW
     reach = min(16, max((abs(step) for step in counts), default=0))
     near = dict.fromkeys(range(-reach, reach + 1), 0)
     for step, count in counts.items():
@@ -101,8 +107,8 @@ def histogram(counts: Mapping[int, int]) -> Markup:
             )
         )
         if reach <= 4 or step % 4 == 0:
-            parts.append(_text(f"{step:+d}" if step else "equal", x + size / 2, height - bottom + 14, anchor="middle"))
-    parts.append(_text("steps off (heights logarithmic)", WIDTH / 2, height - 2, anchor="middle"))
+            parts.append(_text(f"{step:+d}" if step else "equal", x + size / 2, height - bottom + 19, anchor="middle"))
+    parts.append(_text("steps off (heights logarithmic)", WIDTH / 2, height - 6, anchor="middle"))
     return _svg(height, parts, "Codes by difference from the golden ones")
 
 
@@ -122,7 +128,7 @@ class _Axis:
             x = self.x(value)
             lines += [
                 tag("line", x1=x, x2=x, y1=top, y2=bottom, class_="grid"),
-                _text(f"{value:g}", x, bottom + 14, anchor="middle"),
+                _text(f"{value:g}", x, bottom + 19, anchor="middle"),
             ]
         return tag("g", *lines)
 
@@ -133,7 +139,7 @@ class _Axis:
             ticks = [t for t in ticks if self.low <= math.log(t) <= self.high]
             if len(ticks) >= 4:
                 break
-        return ticks[:: max(1, len(ticks) // 10)]
+        return ticks[:: -(-len(ticks) // MOST_TICKS)]
 
 
 def _percent_grid(top: float, bottom: float) -> list[Markup]:
@@ -142,7 +148,7 @@ def _percent_grid(top: float, bottom: float) -> list[Markup]:
         y = top + (1 - share) * (bottom - top)
         parts += [
             tag("line", x1=LEFT, x2=WIDTH - RIGHT, y1=y, y2=y, class_="grid"),
-            _text(f"{share:.0%}", LEFT - 6, y + 4, anchor="end"),
+            _text(f"{share:.0%}", LEFT - 6, y + 5, anchor="end"),
         ]
     return parts
 

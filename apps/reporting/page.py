@@ -297,7 +297,7 @@ def _environment(shown: Sequence[Column]) -> Markup:
     rows = []
     for name, values in facts.items():
         rows.append(tag("tr", tag("th", name, scope="row"), *(tag("td", value, class_="wrap") for value in values)))
-    head = tag("tr", tag("th", ""), *(tag("th", column.label, scope="col") for column in shown))
+    head = tag("tr", tag("th", ""), *(tag("th", f"{c.letter}: {c.run.machine.device}", scope="col") for c in shown))
     return tag("div", tag("table", tag("thead", head), tag("tbody", *rows)), class_="scroll", tabindex="0")
 
 

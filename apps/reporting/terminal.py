@@ -23,11 +23,11 @@ def show(run: Run, out: Console) -> None:
         out.print(_ratios(run))
     for candidate in run.candidates:
         if candidate.failure:
-            out.print(Text(f"{candidate.key}: {cells.plain(candidate.failure)}", style="red"))
+            out.print(_text(f"{candidate.key}: {candidate.failure}", style="red"))
         for line in _details(candidate):
-            out.print(Text(f"{candidate.key}: {line}"))
+            out.print(_text(f"{candidate.key}: {line}"))
     style = "green" if run.validity.valid else "yellow" if run.only_ratios_valid else "bold red"
-    out.print(Text(cells.verdict(run), style="" if run.machine.emulated else style))
+    out.print(_text(cells.verdict(run), style="" if run.machine.emulated else style))
 
 
 def _details(candidate: CandidateResult) -> list[str]:
@@ -79,28 +79,33 @@ def _ratios(run: Run) -> Table:
     found = {(ratio.numerator, ratio.denominator): ratio for ratio in run.ratios}
     for peer in dict.fromkeys(ratio.denominator for ratio in run.ratios):
         row = (found.get((key, peer)) for key in ours)
-        table.add_row(names.get(peer, peer), *(cells.ratio(ratio, run) if ratio else "" for ratio in row))
+        table.add_row(_text(names.get(peer, peer)), *(cells.ratio(ratio, run) if ratio else "" for ratio in row))
     return table
 
 
 def _table(title: str, first: str, *numbers: str) -> Table:
-    table = Table(title=Text(title), box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = Table(title=_text(title), box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column(first, overflow="fold")
     for column in numbers:
-        table.add_column(Text(column), justify="right", overflow="fold")
+        table.add_column(_text(column), justify="right", overflow="fold")
     return table
 
 
 def _name(candidate: CandidateResult, run: Run) -> Text:
-    return Text(cells.name(candidate, run), style="" if candidate.peer else "bold")
+    return _text(cells.name(candidate, run), style="" if candidate.peer else "bold")
 
 
 def _none(candidate: CandidateResult) -> Text:
-    return Text("none", style="red" if candidate.failure else "")
+    return _text("none", style="red" if candidate.failure else "")
 
 
 def _codes(candidate: CandidateResult) -> Text:
     if not candidate.exact:
-        return Text("")
+        return _text("")
     wrong = any(output.mismatches for output in candidate.parity.values())
-    return Text(cells.codes_off(candidate), style="bold red" if wrong else "")
+    return _text(cells.codes_off(candidate), style="bold red" if wrong else "")
+
+
+def _text(text: str, style: str = "") -> Text:
+    """Text that is no markup and moves no cursor."""
+    return Text(cells.plain(text), style=style)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import types
 import typing
 from collections.abc import Mapping
@@ -129,7 +128,7 @@ def _plain(kind: Any, value: Any, where: str) -> Any:
                 _refuse(value, where, "Unicode text")
             return value
         case _ if kind in (int, float) and isinstance(value, (kind, int)) and not isinstance(value, bool):
-            if not (math.isfinite(value) and abs(value) <= LARGEST_NUMBER):
+            if not abs(value) <= LARGEST_NUMBER:  # nor is NaN
                 _refuse(value, where, f"a number between -{LARGEST_NUMBER:g} and {LARGEST_NUMBER:g}")
             return kind(value)
     names = {bool: "true or false", str: "text", int: "a whole number", float: "a number"}

@@ -30,10 +30,10 @@ from litehrnet_stage2.runtime.devices.facts import (
     FACTS_SCRIPT,
     CoreKind,
     DeviceFacts,
-    core_name,
     known_features,
     parse_facts,
 )
+from litehrnet_stage2.runtime.devices.processors import core_name
 from litehrnet_stage2.runtime.devices.reply import Output, Reply, read_reply
 from litehrnet_stage2.runtime.devices.toolchain import (
     EXECUTORCH_VERSION,

@@ -6,6 +6,8 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from litehrnet_stage2.runtime.devices.processors import core_name, x86_name
+
 # Read with `sh`, as one script, because each command costs a round trip to a board or phone.
 FACTS_SCRIPT = """
 say() { printf '@%s\\t%s\\n' "$1" "$2"; }
@@ -48,49 +50,13 @@ _FEATURES = (
     "avx512_vnni",
     "avx_vnni",
 )
-_IMPLEMENTERS = {
-    0x41: "Arm",
-    0x51: "Qualcomm",
-    0x61: "Apple",
-    0xC0: "Ampere",
-    0x48: "HiSilicon",
-    0x4E: "NVIDIA",
-}
+_X86_FIELDS = ("vendor_id", "cpu family", "model", "model name")
 _MIDR_SHIFTS = {"CPU implementer": 24, "CPU variant": 20, "CPU part": 4, "CPU revision": 0}
-_ARM_PARTS = {
-    0xD03: "Cortex-A53",
-    0xD04: "Cortex-A35",
-    0xD05: "Cortex-A55",
-    0xD07: "Cortex-A57",
-    0xD08: "Cortex-A72",
-    0xD09: "Cortex-A73",
-    0xD0A: "Cortex-A75",
-    0xD0B: "Cortex-A76",
-    0xD0C: "Neoverse-N1",
-    0xD0D: "Cortex-A77",
-    0xD40: "Neoverse-V1",
-    0xD41: "Cortex-A78",
-    0xD44: "Cortex-X1",
-    0xD46: "Cortex-A510",
-    0xD47: "Cortex-A710",
-    0xD48: "Cortex-X2",
-    0xD49: "Neoverse-N2",
-    0xD4B: "Cortex-A78C",
-    0xD4D: "Cortex-A715",
-    0xD4E: "Cortex-X3",
-    0xD4F: "Neoverse-V2",
-    0xD80: "Cortex-A520",
-    0xD81: "Cortex-A720",
-    0xD82: "Cortex-X4",
-    0xD84: "Neoverse-V3",
-    0xD85: "Cortex-X925",
-    0xD87: "Cortex-A725",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
 class CoreKind:
-    """Cores of one part: `name` from the part number (MIDR) on Arm, from the kernel elsewhere."""
+    """Cores of one part: `name` with the generation, `part` the numbers that it comes from."""
 
     name: str
     part: str
@@ -130,14 +96,6 @@ class DeviceFacts:
     def has_sme(self) -> bool:
         """Whether the runtimes may choose SME kernels, whose parity is a gate of its own."""
         return "sme" in self.features or "sme2" in self.features
-
-
-def core_name(midr: int) -> str:
-    """The name of a core from its main ID register, e.g. `Cortex-A76` from `0x414fd0b1`."""
-    implementer, part = midr >> 24 & 0xFF, midr >> 4 & 0xFFF
-    if implementer == 0x41 and part in _ARM_PARTS:
-        return _ARM_PARTS[part]
-    return f"{_IMPLEMENTERS.get(implementer, f'implementer 0x{implementer:02x}')} part 0x{part:03x}"
 
 
 def known_features(words: Collection[str]) -> tuple[str, ...]:
@@ -217,7 +175,7 @@ def _cores(said: dict[str, list[str]]) -> tuple[CoreKind, ...]:
         number = _whole(core)
         if number is not None and re.fullmatch(r"0x[0-9a-fA-F]{1,16}", register.strip()):
             midrs[number] = int(register, 16)
-    models: dict[int, str] = {}
+    models: dict[int, dict[str, str]] = {}
     fields: dict[str, int] = {}
     processor = 0
     for line in said.get("cpuinfo", []):
@@ -225,16 +183,25 @@ def _cores(said: dict[str, list[str]]) -> tuple[CoreKind, ...]:
         number = _whole(value)
         if key == "processor" and number is not None:
             processor, fields = number, {}
-        elif key == "model name":
-            models[processor] = value
+        elif key in _X86_FIELDS:
+            models.setdefault(processor, {})[key] = value
         elif key in _MIDR_SHIFTS and re.fullmatch(r"0x[0-9a-fA-F]{1,8}|0|[1-9][0-9]{0,8}", value):
             fields[key] = int(value, 0)
             if len(fields) == len(_MIDR_SHIFTS):
                 midr = 0xF0000 | sum(number << _MIDR_SHIFTS[name] for name, number in fields.items())
                 midrs.setdefault(processor, midr)
     kinds = {core: (core_name(midr), f"0x{midr:08x}") for core, midr in midrs.items()}
-    kinds = kinds or {core: (model, "") for core, model in models.items()}
+    kinds = kinds or {core: _x86(model) for core, model in models.items()}
     alike: dict[tuple[str, str], list[int]] = {}
     for index, kind in kinds.items():
         alike.setdefault(kind, []).append(index)
     return tuple(CoreKind(name=name, part=part, cores=tuple(sorted(cores))) for (name, part), cores in alike.items())
+
+
+def _x86(said: dict[str, str]) -> tuple[str, str]:
+    """Name and part of an x86 core, from its lines of `/proc/cpuinfo`."""
+    name = said.get("model name", "unknown processor")
+    family, model = _whole(said.get("cpu family", "")), _whole(said.get("model", ""))
+    if family is None or model is None:
+        return name, ""
+    return x86_name(name, said.get("vendor_id", ""), family, model), f"family {family} model {model}"

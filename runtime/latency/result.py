@@ -13,13 +13,16 @@ from litehrnet_stage2.reference.errors import InputError
 from litehrnet_stage2.runtime.devices.facts import DeviceFacts
 from litehrnet_stage2.runtime.parity import OutputParity
 
+PLAUSIBLE = 1e-5, 1e12
+"""Where every time in ms, count of instructions and ratio lies."""
+
 MEASURED_P50 = "the measured p50"
 """What the shares of a profile are of."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Interval:
-    """An estimate and its bootstrap interval of 95%; all of them above 0."""
+    """An estimate and its bootstrap interval of 95%."""
 
     value: float
     low: float
@@ -379,6 +382,7 @@ def candidate_key(name: str, threads: int | None) -> str:
 
 
 def _check_positive(what: str, values: Iterable[float]) -> None:
+    low, high = PLAUSIBLE
     for value in values:
-        if not value > 0:
-            raise InputError(f"{what} (={value}) must be above 0")
+        if not low <= value <= high:
+            raise InputError(f"{what} (={value}) must lie in [{low:g}, {high:g}]")

@@ -8,9 +8,10 @@ import json
 import re
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from html import unescape
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ from litehrnet_stage2.runtime.latency import (
     SCHEMA_VERSION,
     CandidateResult,
     Result,
+    ResultError,
     Run,
     intervals,
     read_result,
@@ -298,6 +300,135 @@ def test_a_file_that_is_no_result_is_refused(tmp_path: Path, monkeypatch: pytest
     assert not (tmp_path / "out.html").exists()
 
 
+NASTY = [
+    None,
+    True,
+    -1,
+    0,
+    1e308,
+    5e-324,
+    10**400,
+    "",
+    "\x1b[31m\x00\u202e",
+    HOSTILE,
+    "\ud800",
+    [],
+    {},
+    {"": ""},
+    [[[[]]]],
+]
+
+
+def places(value: object) -> Iterator[tuple[Any, Any]]:
+    """Every container and key in plain data, one entry of each list."""
+    if isinstance(value, dict):
+        for key in value:
+            yield value, key
+            yield from places(value[key])
+    elif isinstance(value, list) and value:
+        yield value, 0
+        yield from places(value[0])
+
+
+def test_whatever_stands_in_a_result_it_is_refused_or_shown(results: list[Result], tmp_path: Path) -> None:
+    """Never a traceback, never markup, never a character that a terminal obeys."""
+    path = tmp_path / "result.json"
+    shown = 0
+    refused: list[str] = []
+    for original in results:
+        values = json.loads(json.dumps(dataclasses.asdict(original)))
+        for number, (container, key) in enumerate(places(values)):
+            for nasty in (NASTY[number % len(NASTY)], NASTY[(number + 7) % len(NASTY)]):
+                kept, container[key] = container[key], nasty
+                path.write_text(json.dumps(values))
+                container[key] = kept
+                try:
+                    read = read_result(path)
+                except ResultError as error:
+                    refused.append(str(error))
+                    continue
+                shown += 1
+                text = markdown([read]) + page([read])
+                text.encode()
+                assert "<script" not in text
+                printed = io.StringIO()
+                show(read.runs[0], Console(file=printed, width=80))
+                assert not set(markdown([read]) + printed.getvalue()) & {"\x1b", "\x00", "\u202e"}
+    assert shown > 100
+    assert len(refused) > 100
+    assert not [sentence for sentence in refused if "\n" in sentence]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "cannot be read as JSON"),
+        ("[]", "is not a benchmark result"),
+        ('{"schema_version": "3.0"}', "is not a benchmark result"),
+        ('{"schema_version": 2, "runs": []}', "is of schema version 2, and this reads 3.0: run the benchmark again"),
+        ('{"schema_version": "99.0", "runs": []}', "is of schema version '99.0'"),
+        ('{"schema_version": "3.0", "runs": []}', "is damaged"),
+        ('{"schema_version": "3.0", "runs": ' + "[" * 10_000, "nested too deeply"),
+    ],
+)
+def test_other_files_are_refused_in_a_sentence(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "other.json"
+    path.write_text(text)
+    with pytest.raises(ResultError, match=said):
+        read_result(path)
+
+
+def test_an_unknown_field_is_refused_of_this_version_and_left_out_of_a_later_one(
+    results: list[Result], tmp_path: Path
+) -> None:
+    values = {**json.loads(json.dumps(dataclasses.asdict(results[0]))), "later": 1}
+    path = tmp_path / "result.json"
+    path.write_text(json.dumps(values))
+    with pytest.raises(ResultError, match="has a field 'later', which is unknown"):
+        read_result(path)
+    path.write_text(json.dumps(values | {"schema_version": "3.7"}))
+    assert read_result(path).runs == results[0].runs
+
+
+def test_names_wrap_in_80_columns_and_are_not_cut(results: list[Result]) -> None:
+    long = "an-artifact-with-a-name-that-is-longer-than-anyone-would-give-it.onnx"
+    run = results[0].runs[0]
+    named = tuple(dataclasses.replace(c, name=c.name if c.peer else long) for c in run.candidates)
+    said = io.StringIO()
+    show(dataclasses.replace(run, candidates=named, ratios=()), Console(file=said, width=80))
+    lines = said.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert long in "".join(line.split(" ")[1] for line in lines if line.strip()), said.getvalue()
+    assert "…" not in said.getvalue()
+
+
+def test_signal_to_noise_is_shown_everywhere(results: list[Result]) -> None:
+    run = results[0].runs[0]
+    ours, peer = run.candidates
+    measured = (
+        dataclasses.replace(ours, sqnr_db={"y1": 21.04, "y2": 20.1}),
+        dataclasses.replace(peer, floating=True, sqnr_db={"y1": 31.0, "y2": 30.0}),
+    )
+    result = dataclasses.replace(results[0], runs=(dataclasses.replace(run, candidates=measured),))
+    said = io.StringIO()
+    show(result.runs[0], Console(file=said, width=200))
+    text = markdown([result])
+    assert "SQNR dB y1, y2 |" in text
+    assert "| 0 | 21.0, 20.1 |" in text
+    assert "| float |" in text
+    for shown in (said.getvalue(), text_of(page([result]))):
+        assert "21.0, 20.1" in shown
+        assert "float" in shown
+
+
+def test_every_ratio_stands_beside_the_processor_it_was_taken_on(results: list[Result]) -> None:
+    said = io.StringIO()
+    show(results[0].runs[0], Console(file=said, width=200))
+    assert "on Example CPU" in said.getvalue()
+    assert "On Example CPU: median over pairs of turns" in markdown(results[:1])
+    assert "On Example CPU." in text_of(page(results[:1]))
+
+
 CHECKS = """
 <script>
 addEventListener("load", () => {
@@ -309,6 +440,10 @@ addEventListener("load", () => {
   const style = getComputedStyle(document.body);
   document.documentElement.dataset.found = JSON.stringify({
     width: innerWidth, scroll: document.documentElement.scrollWidth, outside,
+    small: Math.min(...[...document.querySelectorAll("svg text")].map(t => {
+      return parseFloat(getComputedStyle(t).fontSize) * t.ownerSVGElement.getBoundingClientRect().width / 640;
+    })),
+    heads: Math.max(...[...document.querySelectorAll("thead th")].map(h => h.getClientRects()[0].height / 20)),
     charts: [...document.querySelectorAll("svg")].filter(s => s.getBoundingClientRect().height > 20).length,
     paper: style.backgroundColor, ink: style.color,
   });
@@ -362,6 +497,8 @@ def test_a_browser_shows_the_page_without_an_error(
     assert found["scroll"] <= found["width"]  # nothing makes a phone scroll sideways
     assert found["outside"] == []
     assert found["charts"] == html.count("<svg")
+    assert float(str(found["small"])) > 10  # px of the chart's text on the screen
+    assert float(str(found["heads"])) < 5  # lines
 
 
 def test_a_dark_screen_gets_a_dark_page(

@@ -7,8 +7,11 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import textwrap
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -306,6 +309,40 @@ def test_sustained_running_compares_the_last_window_with_the_first(codes_bundle:
     assert sustained.window_s == pytest.approx(0.6)
     assert len(sustained.p50_ms) == 2
     assert sustained.last_to_first == pytest.approx(sustained.p50_ms[1] / sustained.p50_ms[0])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+def test_a_benchmark_that_is_killed_while_it_sustains_leaves_no_worker(
+    codes_bundle: Bundle, number: signal.Signals
+) -> None:
+    asking = textwrap.dedent(f"""
+        import dataclasses, sys
+        from pathlib import Path
+        from litehrnet_stage2.runtime.latency import bundle_candidates
+        from litehrnet_stage2.runtime import Bundle
+        from litehrnet_stage2.runtime.latency.lanes.process import Task, worker_process
+        bundle = Bundle.open(Path({str(codes_bundle.folder)!r}))
+        (candidate,) = bundle_candidates(bundle, runtimes=["onnxruntime"], threads=[1])
+        task = Task(kind="sustain", candidate=candidate, bundle=str(bundle.folder), seconds=600)
+        import litehrnet_stage2.runtime.latency.lanes.process as process
+        listen = process.WorkerProcess._listen
+        process.WorkerProcess._listen = lambda self: (print(self._process.pid, flush=True), listen(self))
+        with worker_process(task, longest_s=600):
+            pass
+    """)
+    with subprocess.Popen(
+        [sys.executable, "-c", asking], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as asked:
+        assert asked.stdout is not None
+        worker = int(asked.stdout.readline())
+        status = Path(f"/proc/{worker}/status")
+        asked.send_signal(number)
+    for _ in range(600):
+        if not status.exists() or "State:\tZ" in status.read_text():
+            return
+        time.sleep(0.1)
+    os.kill(worker, signal.SIGKILL)
+    pytest.fail(f"the worker outlived its parent by a minute after {number.name}")
 
 
 def test_plans_that_cannot_be_are_refused(codes_bundle: Bundle) -> None:

@@ -115,7 +115,8 @@ def test_instruction_counts_repeat_to_one_percent(
 ) -> None:
     artifact = bundle.folder / bundle.artifact(target)
     x = bundle.golden().x
-    queries = {"executorch": 5, "onnxruntime": 50}[library]  # so many that they outweigh what starting Python varies by
+    # So many that they outweigh what starting Python varies by, on a busy machine most: a million instructions.
+    queries = {"executorch": 5, "onnxruntime": 500}[library]
     once, again = (a76.count_instructions(library, artifact, x, queries=queries).per_inference for _ in range(2))
     assert once > 100_000
     assert again == pytest.approx(once, rel=0.01)

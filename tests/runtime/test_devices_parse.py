@@ -7,7 +7,8 @@ import subprocess
 import pytest
 
 from litehrnet_stage2.runtime.devices import Device, EmulatedDevice, check_devices, local_device, parse_device
-from litehrnet_stage2.runtime.devices.facts import FACTS_SCRIPT, core_name, parse_facts
+from litehrnet_stage2.runtime.devices.facts import FACTS_SCRIPT, parse_facts
+from litehrnet_stage2.runtime.devices.processors import core_name, x86_name
 from litehrnet_stage2.runtime.devices.toolchain import host_arch
 from litehrnet_stage2.runtime.devices.transport import LocalTransport, checked_name
 
@@ -133,6 +134,27 @@ def test_facts_of_a_silent_device_are_empty_not_wrong() -> None:
     facts = parse_facts("@midr\t0\n@current\t0 \n@thermal\t \nnoise\n", device="ssh:x", arch="aarch64")
     assert (facts.cores, facts.features, facts.big_cores) == ((), (), ())
     assert (facts.frequency_mhz, facts.temperature_c, facts.load_1min, facts.soc) == (None, None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("vendor", "family", "model", "generation"),
+    [
+        ("AuthenticAMD", 23, 49, "Zen 2"),
+        ("AuthenticAMD", 25, 1, "Zen 3"),
+        ("AuthenticAMD", 25, 17, "Zen 4"),
+        ("AuthenticAMD", 26, 2, "Zen 5"),
+        ("GenuineIntel", 6, 106, "Ice Lake"),
+        ("GenuineIntel", 6, 143, "Sapphire Rapids"),
+        ("GenuineIntel", 6, 7, "family 6, model 7"),
+        ("AuthenticAMD", 99, 7, "family 99, model 7"),
+    ],
+)
+def test_an_x86_processor_is_named_with_its_generation(vendor: str, family: int, model: int, generation: str) -> None:
+    said = f"processor\t: 0\nvendor_id\t: {vendor}\ncpu family\t: {family}\nmodel\t: {model}\nmodel name\t: A server"
+    text = "\n".join(f"@cpuinfo\t{line}" for line in said.splitlines())
+    (kind,) = parse_facts(text, device="local", arch="x86_64").cores
+    assert (kind.name, kind.part) == (f"A server ({generation})", f"family {family} model {model}")
+    assert x86_name("A server", vendor, family, model) == kind.name
 
 
 def test_core_names_come_from_part_numbers() -> None:
