@@ -337,6 +337,7 @@ def test_a_benchmark_that_is_killed_while_it_sustains_leaves_no_worker(
         worker = int(asked.stdout.readline())
         status = Path(f"/proc/{worker}/status")
         asked.send_signal(number)
+        asked.wait(timeout=60)
     for _ in range(600):
         if not status.exists() or "State:\tZ" in status.read_text():
             return

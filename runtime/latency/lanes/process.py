@@ -118,8 +118,9 @@ class WorkerProcess:
     def _listen(self) -> None:
         """Wait for what it says next: an empty line, its reply, or nothing if it died."""
         limit = threading.Timer(self._longest_s, self._end)
-        limit.start()
+        limit.daemon = True  # an interrupt while it starts must not have this process wait for it
         try:
+            limit.start()
             self._line = self._stdout.readline()
         finally:
             limit.cancel()
