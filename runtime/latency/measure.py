@@ -12,7 +12,7 @@ import numpy as np
 from litehrnet_stage2.runtime.bundle import Bundle
 from litehrnet_stage2.runtime.latency import intervals
 from litehrnet_stage2.runtime.latency.judge import Bounds, judge
-from litehrnet_stage2.runtime.latency.lanes import Extras, Failed, Lane, Reply, Timing
+from litehrnet_stage2.runtime.latency.lanes import Extras, Failed, Lane, ProcessReply, Timing
 from litehrnet_stage2.runtime.latency.lanes.local import LocalLane
 from litehrnet_stage2.runtime.latency.plan import Candidate, Plan
 from litehrnet_stage2.runtime.latency.result import (
@@ -90,11 +90,11 @@ class _Running:
     """A candidate and what its processes said so far."""
 
     candidate: Candidate
-    replies: list[Reply] = field(default_factory=list)
+    replies: list[ProcessReply] = field(default_factory=list)
     extras: Extras = field(default_factory=Extras)
     failure: str | None = None
 
-    def add(self, reply: Reply | Failed, index: int) -> None:
+    def add(self, reply: ProcessReply | Failed, index: int) -> None:
         """Take what one process said."""
         if isinstance(reply, Failed):
             self.failure = reply.why

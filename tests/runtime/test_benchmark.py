@@ -35,7 +35,7 @@ from litehrnet_stage2.runtime.latency import (
     measure_here,
     read_result,
 )
-from litehrnet_stage2.runtime.latency.lanes import Failed, Reply
+from litehrnet_stage2.runtime.latency.lanes import Failed, ProcessReply
 from litehrnet_stage2.runtime.latency.lanes.process import Task, worker_process
 from litehrnet_stage2.runtime.latency.result import Sustained
 
@@ -102,9 +102,9 @@ def test_a_process_takes_its_samples_turn_by_turn(task: Task) -> None:
         for _ in range(3):
             one.turn()
             other.turn()
-        replies = one.reply(Reply), other.reply(Reply)
+        replies = one.reply(ProcessReply), other.reply(ProcessReply)
     for reply in replies:
-        assert isinstance(reply, Reply)
+        assert isinstance(reply, ProcessReply)
         assert reply.timing is not None
         assert reply.timing.conditions.turns == (4, 4, 4)
         assert [len(turn) for turn in reply.timing.samples_ms] == [4, 4, 4]
@@ -127,10 +127,10 @@ def test_a_process_that_dies_between_turns_takes_no_other_with_it(task: Task) ->
         one._process.wait()
         one.turn()
         other.turn()
-        dead, alive = one.reply(Reply), other.reply(Reply)
+        dead, alive = one.reply(ProcessReply), other.reply(ProcessReply)
     assert isinstance(dead, Failed)
     assert "its process ended with status -9" in dead.why
-    assert isinstance(alive, Reply)
+    assert isinstance(alive, ProcessReply)
     assert alive.timing is not None
     assert alive.timing.conditions.turns == (4, 4)
 

@@ -46,7 +46,7 @@ class Timing:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reply:
+class ProcessReply:
     """What one process of a candidate gave. What its lane cannot know is None.
 
     Attributes:
@@ -124,7 +124,7 @@ class Lane(Protocol):
             ValueError: it cannot.
         """
 
-    def round(self, candidates: Sequence[Candidate], tell: Tell) -> Sequence[Reply | Failed]:
+    def round(self, candidates: Sequence[Candidate], tell: Tell) -> Sequence[ProcessReply | Failed]:
         """One fresh process of each candidate, in this order."""
 
     def extras(self, candidate: Candidate, tell: Tell) -> Extras | Failed:

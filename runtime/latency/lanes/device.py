@@ -15,7 +15,7 @@ from litehrnet_stage2.runtime.devices import Device, DeviceError, EmulatedDevice
 from litehrnet_stage2.runtime.devices.facts import DeviceFacts
 from litehrnet_stage2.runtime.devices.session import DeviceProgram
 from litehrnet_stage2.runtime.latency.candidates import with_codes
-from litehrnet_stage2.runtime.latency.lanes import Extras, Failed, Reply, Tell, Timing
+from litehrnet_stage2.runtime.latency.lanes import Extras, Failed, ProcessReply, Tell, Timing
 from litehrnet_stage2.runtime.latency.plan import COUNTED_QUERIES, WARMUP_LEAST, Candidate, Plan
 from litehrnet_stage2.runtime.latency.result import Conditions, Environment, Instructions, Memory
 from litehrnet_stage2.runtime.latency.sampling import agree
@@ -56,9 +56,9 @@ class DeviceLane:
         if cores and (outside := sorted(set(self._plan.affinity) - set(cores))):
             raise InputError(f"{self._device.name} has no core {outside[0]} (it has: {', '.join(map(str, cores))})")
 
-    def round(self, candidates: Sequence[Candidate], tell: Tell) -> Sequence[Reply | Failed]:
+    def round(self, candidates: Sequence[Candidate], tell: Tell) -> Sequence[ProcessReply | Failed]:
         """A process of each, one after the other."""
-        replies: list[Reply | Failed] = []
+        replies: list[ProcessReply | Failed] = []
         for candidate in candidates:
             tell(f"{candidate.key} on {self._device.name}")
             try:
@@ -87,7 +87,7 @@ class DeviceLane:
             git_revision=None,
         )
 
-    def _reply(self, candidate: Candidate) -> Reply | Failed:
+    def _reply(self, candidate: Candidate) -> ProcessReply | Failed:
         path, inputs = Path(candidate.path), self._bundle.golden().x
         if not LIBRARIES[candidate.library].on_devices:
             return Failed(f"devices do not run {candidate.library}")
@@ -109,16 +109,18 @@ class DeviceLane:
         self._affinity = run.affinity
         before = assess(program.finish((run.outputs[0], run.outputs[1])), self._bundle, candidate)
         if before.failure(candidate, "") is not None:
-            return Reply(version=version, before=before)
+            return ProcessReply(version=version, before=before)
         if isinstance(self._device, EmulatedDevice):
             counted = self._device.count_instructions(
                 candidate.library, path, program.prepare(inputs[:1]), queries=COUNTED_QUERIES
             )
             instructions = Instructions(per_inference=counted.per_inference, queries=counted.queries)
-            return Reply(version=version, before=before, instructions=instructions)
+            return ProcessReply(version=version, before=before, instructions=instructions)
+        if len(run.warmup_ns) < 2 * WARMUP_LEAST or not run.query_ns or min(*run.warmup_ns, *run.query_ns) <= 0:
+            return Failed(f"{self._device.name} reported no times that can be")
         if not run.outputs_repeat:
             return Failed("its outputs changed while it was timed: no number for it")
-        return Reply(
+        return ProcessReply(
             version=version,
             before=before,
             load_ms=run.load_ms,

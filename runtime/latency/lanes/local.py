@@ -10,7 +10,7 @@ from litehrnet_stage2.reference.errors import InputError
 from litehrnet_stage2.runtime.bundle import Bundle
 from litehrnet_stage2.runtime.devices.facts import DeviceFacts
 from litehrnet_stage2.runtime.latency import environment
-from litehrnet_stage2.runtime.latency.lanes import Extras, Failed, Reply, Tell, Trace
+from litehrnet_stage2.runtime.latency.lanes import Extras, Failed, ProcessReply, Tell, Trace
 from litehrnet_stage2.runtime.latency.lanes.process import Task, WorkerProcess, worker_process
 from litehrnet_stage2.runtime.latency.plan import Candidate, Plan
 from litehrnet_stage2.runtime.latency.result import Environment, Memory, Sustained
@@ -42,7 +42,7 @@ class LocalLane:
             have = ", ".join(map(str, usable)) or "none: this system cannot bind processes"
             raise InputError(f"core {outside[0]} is not one this process may use (those are: {have})")
 
-    def round(self, candidates: Sequence[Candidate], tell: Tell) -> Sequence[Reply | Failed]:
+    def round(self, candidates: Sequence[Candidate], tell: Tell) -> Sequence[ProcessReply | Failed]:
         """A process of each, each other turn in reverse."""
         with contextlib.ExitStack() as ending:
             workers = []
@@ -53,7 +53,7 @@ class LocalLane:
             for turn in range(self._plan.turns):
                 for worker in workers if turn % 2 == 0 else reversed(workers):
                     worker.turn()
-            return [worker.reply(Reply) for worker in workers]
+            return [worker.reply(ProcessReply) for worker in workers]
 
     def extras(self, candidate: Candidate, tell: Tell) -> Extras | Failed:
         """Memory, operators, and minutes without a pause, a process for each."""

@@ -20,7 +20,7 @@ from litehrnet_stage2.runtime.coreml.predict import UNITS, WORKER, Host, Predict
 from litehrnet_stage2.runtime.devices.facts import CoreKind, DeviceFacts
 from litehrnet_stage2.runtime.fidelity import photographs
 from litehrnet_stage2.runtime.latency import environment
-from litehrnet_stage2.runtime.latency.lanes import Extras, Failed, Reply, Tell, Timing
+from litehrnet_stage2.runtime.latency.lanes import Extras, Failed, ProcessReply, Tell, Timing
 from litehrnet_stage2.runtime.latency.plan import Candidate, Plan
 from litehrnet_stage2.runtime.latency.result import Conditions, Environment
 from litehrnet_stage2.runtime.latency.worth import assess
@@ -91,9 +91,9 @@ class MacLane:
         for name in {Path(candidate.path).name for candidate in candidates}:
             self._bundle.extract(name, Path(self._folder.name))
 
-    def round(self, candidates: Sequence[Candidate], tell: Tell) -> Sequence[Reply | Failed]:
+    def round(self, candidates: Sequence[Candidate], tell: Tell) -> Sequence[ProcessReply | Failed]:
         """A process of each, one after the other."""
-        replies: list[Reply | Failed] = []
+        replies: list[ProcessReply | Failed] = []
         for candidate in candidates:
             tell(candidate.key)
             try:
@@ -116,7 +116,7 @@ class MacLane:
             around = dataclasses.replace(around, os=f"macOS {host.macos} ({host.os_build})")
         return machine, around
 
-    def _reply(self, candidate: Candidate) -> Reply | Failed:
+    def _reply(self, candidate: Candidate) -> ProcessReply | Failed:
         assert candidate.unit is not None
         golden = self._bundle.golden()
         prediction = predict(
@@ -132,7 +132,7 @@ class MacLane:
         before = assess(
             [prediction.outputs[spec.name] for spec in self._bundle.manifest.outputs], self._bundle, candidate
         )
-        reply = Reply(
+        reply = ProcessReply(
             version=told.host.coremltools,
             before=before,
             load_ms=told.load_ms,

@@ -28,7 +28,7 @@ from litehrnet_stage2.reference.errors import InputError
 from litehrnet_stage2.runtime.bundle import Bundle
 from litehrnet_stage2.runtime.latency import plan
 from litehrnet_stage2.runtime.latency.candidates import with_codes
-from litehrnet_stage2.runtime.latency.lanes import Reply, Timing, Trace, traces
+from litehrnet_stage2.runtime.latency.lanes import ProcessReply, Timing, Trace, traces
 from litehrnet_stage2.runtime.latency.lanes.process import Task
 from litehrnet_stage2.runtime.latency.monitor import Monitor, frequency_mhz, temperature_c, yardstick_ms
 from litehrnet_stage2.runtime.latency.result import Conditions, Memory, Sustained
@@ -101,14 +101,14 @@ def _end_with_input() -> None:
     os._exit(1)
 
 
-def time_in_turns(task: Task, turns: Iterator[None]) -> Reply:
+def time_in_turns(task: Task, turns: Iterator[None]) -> ProcessReply:
     """Load, first run, parity, warm-up, turns, parity."""
     opened = Opened(task)
     start = time.perf_counter_ns()
     opened.run()
     first_ms = elapsed_ms(start)
     before = opened.worth()
-    reply = Reply(version=opened.version, before=before, load_ms=opened.load_ms, first_ms=first_ms)
+    reply = ProcessReply(version=opened.version, before=before, load_ms=opened.load_ms, first_ms=first_ms)
     if before.failure(task.candidate, "") is not None:
         return reply
     warmup, steady = warm_up(opened.run)
