@@ -68,7 +68,7 @@ class QuantConv(Leaf):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve with fake-quantised weights, unless in `Mode.FLOAT` or `Mode.CALIBRATE`."""
-        rounds = self.output.mode in (Mode.ADAPT, Mode.FAKE_QUANTIZE)
+        rounds = self.output.mode is Mode.FAKE_QUANTIZE
         weight = self.weight_quantizer(self.weight) if rounds else self.weight
         y = convolve(x, weight, self.bias, self)
         rounded: Tensor = self.output(ACTIVATIONS[self.activation](y) if self.activation else y)

@@ -24,8 +24,6 @@ class Mode(enum.Enum):
     """Nothing."""
     CALIBRATE = "calibrate"
     """Record the range, pass the value on unchanged."""
-    ADAPT = "adapt"
-    """Record the range as a moving average, and fake-quantise with it."""
     FAKE_QUANTIZE = "fake_quantize"
     """Fake-quantise; the range is what it is, or learned (`learn_step_sizes`)."""
 
@@ -44,7 +42,6 @@ class ActivationQuantizer(nn.Module):
             if that is known, `Mode.FLOAT` if not.
         bypassed: whether values pass unrounded whatever the mode, for a target that keeps this tensor in
             float; not part of the state.
-        momentum: weight of the newest batch in `Mode.ADAPT`.
     """
 
     scale: nn.Parameter
@@ -52,7 +49,7 @@ class ActivationQuantizer(nn.Module):
     low: Tensor
     high: Tensor
 
-    def __init__(self, *, momentum: float = 0.01) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self.scale = nn.Parameter(torch.tensor(1 / 128), requires_grad=False)
         self.register_buffer("zero_point", torch.tensor(0, dtype=torch.int32))
@@ -60,12 +57,11 @@ class ActivationQuantizer(nn.Module):
         self.register_buffer("high", torch.tensor(-math.inf))
         self.mode = Mode.FLOAT
         self.bypassed = False
-        self.momentum = momentum
         self.register_load_state_dict_post_hook(_follow_range)  # type: ignore[no-untyped-call]
 
     def forward(self, x: Tensor) -> Tensor:
         """Observe and round `x`, any shape, as the mode says."""
-        if self.mode in (Mode.CALIBRATE, Mode.ADAPT):
+        if self.mode is Mode.CALIBRATE:
             self._observe(x.detach())
         return self.round(x) if self.quantizes else x
 
@@ -77,7 +73,7 @@ class ActivationQuantizer(nn.Module):
     @property
     def quantizes(self) -> bool:
         """Whether the mode rounds what passes through."""
-        return self.mode in (Mode.ADAPT, Mode.FAKE_QUANTIZE) and not self.bypassed
+        return self.mode is Mode.FAKE_QUANTIZE and not self.bypassed
 
     def round(self, x: Tensor) -> Tensor:
         """Fake-quantise `x` whatever the mode."""
@@ -118,11 +114,7 @@ class ActivationQuantizer(nn.Module):
     @torch.no_grad()
     def _observe(self, x: Tensor) -> None:
         low, high = torch.aminmax(x)
-        if self.mode is Mode.CALIBRATE:
-            low, high = torch.minimum(low, self.low), torch.maximum(high, self.high)
-        elif self.calibrated:
-            low, high = torch.lerp(self.low, low, self.momentum), torch.lerp(self.high, high, self.momentum)
-        self.set_range(float(low), float(high))
+        self.set_range(float(torch.minimum(low, self.low)), float(torch.maximum(high, self.high)))
 
 
 class WeightQuantizer(nn.Module):

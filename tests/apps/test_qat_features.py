@@ -160,11 +160,11 @@ def test_capture_moves_no_range_of_a_quantised_network(tmp_path: Path) -> None:
     network = _Normed()
     stage2 = QATStage2.from_float(network.stage2).calibrate(torch.randn(1, 32, 4, 8))
     network.stage2 = stage2
-    set_mode(network, Mode.ADAPT)
+    set_mode(network, Mode.CALIBRATE)
     before = float(stage2.input.high)
     capture_features(network, [torch.rand(1, 3, 16, 32) * 1000], tmp_path)
     assert float(stage2.input.high) == before
-    assert stage2.input.mode is Mode.ADAPT
+    assert stage2.input.mode is Mode.CALIBRATE
 
 
 def test_shards_of_an_earlier_capture_are_not_mixed_in(tmp_path: Path) -> None:

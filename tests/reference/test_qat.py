@@ -113,14 +113,6 @@ def test_calibrating_on_what_is_not_finite_says_so(value: float, calibrated: QAT
         calibrated.calibrate(torch.full((1, 4, 16, 16), value))
 
 
-def test_adapting_moves_the_range_by_its_momentum() -> None:
-    quantizer = ActivationQuantizer(momentum=0.25)
-    quantizer.mode = Mode.ADAPT
-    quantizer(torch.tensor([-4.0, 8.0]))
-    quantizer(torch.tensor([0.0, 4.0]))
-    assert (float(quantizer.low), float(quantizer.high)) == (-3.0, 7.0)
-
-
 def test_gradient_goes_straight_through_inside_the_range_and_stops_outside() -> None:
     quantizer = ActivationQuantizer()
     quantizer.set_range(-1.0, 1.0)
