@@ -25,12 +25,14 @@ from litehrnet_stage2.reference import golden
 from litehrnet_stage2.reference.errors import InputError
 from litehrnet_stage2.reference.freeze import freeze
 from litehrnet_stage2.reference.integer_function import IntegerFunction, Quantization
+from litehrnet_stage2.reference.network import QuantizedNetwork
 from litehrnet_stage2.reference.qat import QATStage2
 from litehrnet_stage2.runtime import Session, open_session
 
 Floats: TypeAlias = npt.NDArray[np.float32]
 Outputs: TypeAlias = tuple[Floats, ...]
-Run: TypeAlias = Callable[[Floats], Outputs]
+Inputs: TypeAlias = Floats | tuple[Floats, ...]
+Run: TypeAlias = Callable[[Inputs], Outputs]
 Metric: TypeAlias = Callable[[Iterable[tuple[Outputs, Any]]], Mapping[str, float]]
 """A person's own metric: takes what a network answered and the labels, batch by batch; returns named figures."""
 
@@ -54,7 +56,7 @@ class Row:
 
 def evaluate(
     candidates: Mapping[str, nn.Module | Path | Run],
-    batches: Iterable[tuple[Floats, Any]],
+    batches: Iterable[tuple[Inputs, Any]],
     metric: Metric,
     *,
     runtimes: Sequence[str] = RUNTIMES,
@@ -67,7 +69,8 @@ def evaluate(
             integer function, which is what every runtime computes; a bundle's folder is opened in each runtime;
             anything else is called with the inputs. The first, normally the float network, is what the signal to
             noise ratios are taken against.
-        batches: pairs of inputs float32, batch first, and labels of any kind; gone through once per candidate.
+        batches: pairs of inputs float32, batch first (a tuple of them for a network with several), and labels of any
+            kind; gone through once per candidate.
         metric: see `Metric`.
         runtimes: that a bundle is opened in.
         sqnr_inputs: on so many of the first inputs are the signal to noise ratios taken.
@@ -118,12 +121,12 @@ class _Noise:
         self._noise: list[float] = []
         self._signal: list[float] = []
 
-    def watch(self, run: Run, batches: Iterable[tuple[Floats, Any]]) -> Iterator[tuple[Outputs, Any]]:
+    def watch(self, run: Run, batches: Iterable[tuple[Inputs, Any]]) -> Iterator[tuple[Outputs, Any]]:
         for index, (inputs, labels) in enumerate(batches):
             outputs = run(inputs)
             if self._left > 0:
                 kept = tuple(y[: self._left] for y in outputs)
-                self._left -= len(inputs)
+                self._left -= len(outputs[0])
                 if self._is_reference:
                     self._reference.append(kept)
                 else:
@@ -152,7 +155,7 @@ def _runs(candidates: Mapping[str, nn.Module | Path | Run], runtimes: Sequence[s
             case Path():
                 for runtime in runtimes:
                     yield f"{name}, {runtime}", _snapping(open_session(candidate, runtime))
-            case QATStage2():
+            case QATStage2() | QuantizedNetwork():
                 yield name, _integer_network(candidate)
             case nn.Module():
                 yield name, _float_network(candidate.eval())
@@ -160,35 +163,45 @@ def _runs(candidates: Mapping[str, nn.Module | Path | Run], runtimes: Sequence[s
                 yield name, candidate
 
 
-def _integer_network(network: QATStage2) -> Run:
+def _integer_network(network: QATStage2 | QuantizedNetwork) -> Run:
     """The golden evaluator in the place of a network: it is frozen for the size of the first inputs."""
     function: IntegerFunction | None = None
 
-    def run(inputs: Floats) -> Outputs:
+    def run(inputs: Inputs) -> Outputs:
         nonlocal function
+        arrays = _each(inputs)
         if function is None:
-            function, _ = freeze(network, inputs.shape)
-        codes = golden.evaluate(function, function.input_quantization.quantize(inputs))
-        return tuple(q.dequantize(codes[name]) for name, q in function.output_quantization.items())
+            function, _ = freeze(network, *(x.shape for x in arrays))
+        read, written = function.quantization, function.outputs
+        codes = golden.evaluate(
+            function, *(read[name].quantize(x) for name, x in zip(function.inputs, arrays, strict=True))
+        )
+        return tuple(read[tensor].dequantize(codes[name]) for name, tensor in written.items())
 
     return run
 
 
 def _float_network(network: nn.Module) -> Run:
-    def run(inputs: Floats) -> Outputs:
+    def run(inputs: Inputs) -> Outputs:
         with torch.no_grad():
-            outputs = network(torch.from_numpy(inputs))
-        outputs = (outputs,) if isinstance(outputs, torch.Tensor) else outputs
-        return tuple(y.numpy() for y in outputs)
+            outputs = network(*(torch.from_numpy(x) for x in _each(inputs)))
+        if isinstance(outputs, torch.Tensor):
+            outputs = (outputs,)
+        return tuple(y.numpy() for y in (outputs.values() if isinstance(outputs, Mapping) else outputs))
 
     return run
+
+
+def _each(inputs: Inputs) -> tuple[Floats, ...]:
+    return inputs if isinstance(inputs, tuple) else (inputs,)
 
 
 def _snapping(session: Session) -> Run:
     """Run a session on inputs that lie on its input grid, so that all runtimes and golden see the same codes."""
     q = Quantization(np.float32(session.info.input.scale), session.info.input.zero_point)
 
-    def run(inputs: Floats) -> Outputs:
-        return session.run(q.dequantize(q.quantize(inputs)))
+    def run(inputs: Inputs) -> Outputs:
+        (features,) = _each(inputs)
+        return session.run(q.dequantize(q.quantize(features)))
 
     return run

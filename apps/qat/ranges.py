@@ -7,7 +7,8 @@ from collections import defaultdict
 import torch
 from torch import Tensor, nn
 
-from litehrnet_stage2.reference.leaves import QuantConv
+from litehrnet_stage2.reference.leaves import QuantAdd, QuantConv, QuantSiLU
+from litehrnet_stage2.reference.network import QuantizedNetwork
 from litehrnet_stage2.reference.qat import QATStage2, QuantConvSiLU
 from litehrnet_stage2.reference.quantizers import ActivationQuantizer, Mode, set_mode
 
@@ -31,16 +32,30 @@ def calibrate(student: QATStage2, features: Tensor, *, quantile: float, silu_flo
 
 
 def raise_floors(student: nn.Module, silu_floor: float) -> None:
-    """Start no range of what enters a SiLU below `silu_floor`, in units of the activation.
+    """Start no range of what only SiLUs read below `silu_floor`, in units of the activation.
 
     SiLU is nearly zero there (-0.03 at -5), so codes spent on lower values are lost to the others.
     """
-    for module in student.modules():
-        if isinstance(module, QuantConvSiLU):
-            assert isinstance(module.conv, QuantConv)
-            quantizer = module.conv.output
-            if float(quantizer.low) < silu_floor:
-                quantizer.set_range(silu_floor, float(quantizer.high))
+    for quantizer in _before_silu(student):
+        if float(quantizer.low) < silu_floor:
+            quantizer.set_range(silu_floor, float(quantizer.high))
+
+
+def _before_silu(student: nn.Module) -> list[ActivationQuantizer]:
+    """The quantisers of what a convolution or an addition writes for SiLUs alone."""
+    if not isinstance(student, QuantizedNetwork):
+        units = [module for module in student.modules() if isinstance(module, QuantConvSiLU)]
+        return [unit.conv.output for unit in units if isinstance(unit.conv, QuantConv)]
+    found, others = [], {id(student.quantizer(name)) for name in student.input_names}
+    owners = {step.name: student.get_submodule(step.name) for step in student.steps}
+    for name, leaf in owners.items():
+        readers = [owners[step.name] for step in student.steps if name in step.reads]
+        for_silu = readers and all(isinstance(reader, QuantSiLU) for reader in readers)
+        if for_silu and name not in student.output_tensors.values() and isinstance(leaf, QuantConv | QuantAdd):
+            found.append(leaf.output)
+        else:  # a range that is shared with these stays too
+            others.add(id(leaf.output))
+    return [quantizer for quantizer in found if id(quantizer) not in others]
 
 
 def _calibrate_to_quantile(student: QATStage2, features: Tensor, quantile: float) -> None:

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from litehrnet_stage2.apps.evaluation import Outputs, Row, evaluate, to_markdown
 from litehrnet_stage2.reference.config import Stage2Config
+from litehrnet_stage2.reference.network import quantize
 from litehrnet_stage2.reference.qat import QATStage2
 from litehrnet_stage2.reference.stage2 import Stage2
 from tests.conftest import SMALL
@@ -47,6 +49,28 @@ def test_float_int8_and_the_runtimes_of_a_bundle_stand_in_one_table(
     assert all(15 < value < 60 for value in exact.sqnr_db)
     for runtime in ("bundle, executorch", "bundle, onnxruntime"):
         assert (rows[runtime].figures, rows[runtime].sqnr_db) == (exact.figures, exact.sqnr_db)
+
+
+def test_a_quantised_network_of_several_inputs_is_judged_beside_its_float_form() -> None:
+    class Sum(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.left, self.right = nn.Conv2d(2, 3, 1), nn.Conv2d(1, 3, 1)
+
+        def forward(self, a: torch.Tensor, b: torch.Tensor) -> dict[str, torch.Tensor]:
+            return {"y": self.left(a) + self.right(b)}
+
+    torch.manual_seed(0)
+    network = Sum().eval()
+    a, b = torch.randn(4, 2, 6, 8), torch.randn(4, 1, 6, 8)
+    calibrated = quantize(network, (a, b)).calibrate(a, b)
+    batches = [((a[i : i + 2].numpy(), b[i : i + 2].numpy()), None) for i in (0, 2)]
+    rows = evaluate(
+        {"float": network, "int8": calibrated}, batches, lambda answers: {"images": sum(len(y) for (y,), _ in answers)}
+    )
+    assert [row.figures for row in rows] == [{"images": 4}] * 2
+    assert rows[1].sqnr_db is not None
+    assert 30 < rows[1].sqnr_db[0] < 60
 
 
 def test_whatever_can_be_called_is_a_candidate_and_the_ratio_is_of_the_first_inputs_alone() -> None:
