@@ -149,10 +149,12 @@ def _lane(
 ) -> Lane:
     """Where to run; `open_` closes it."""
     if on_mac:
-        from litehrnet_stage2.runtime.coreml.mac_session import check_mac
         from litehrnet_stage2.runtime.latency.lanes.mac import MacLane
+        from litehrnet_stage2.runtime.program import check_system, library_version
 
-        check_mac(f"stage2 bench {bundle.folder} --runtime coreml", "nothing here can stand in for its latency")
+        instead = "; nothing here can stand in for its latency"
+        check_system("coreml", f"stage2 bench {bundle.folder} --runtime coreml", instead)
+        library_version("coreml")
         return open_.enter_context(MacLane(bundle, plan))
     if device is not None:
         from litehrnet_stage2.runtime.devices import parse_device

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from rich.table import Table
 
-    from litehrnet_stage2.reference.manifest import Manifest
+    from litehrnet_stage2.reference.contract.manifest import Manifest
     from litehrnet_stage2.reference.stage2 import Stage2
 
 EXAMPLE_IMAGES = 16
@@ -242,16 +242,18 @@ def _of_size(features: NDArray[np.float32], size: tuple[int, int] | None) -> NDA
 
 
 def _summary(manifest: Manifest) -> Table:
-    table = console.table("artifact", "file", "size", "in int8", "in float", "delegates", title="Converted")
-    for name, file in manifest.artifacts.items():
-        coverage = manifest.coverage[name]
+    table = console.table(
+        "artifact", "file", "size", "in int8", "in float", "delegates", title="Converted"
+    )
+    for name, artifact in manifest.artifacts.items():
+        coverage, file = manifest.coverage[name], artifact.file
         size = sum(e.size_bytes for path, e in manifest.files.items() if path == file or path.startswith(f"{file}/"))
         table.add_row(
             name,
             file,
             f"{size / 1024:.0f} KiB",
-            str(sum(coverage["int8"].values())),
-            ", ".join(f"{count} {kind}" for kind, count in coverage["floating"].items()) or "none",
-            str(coverage["partitions"]),
+            str(sum(coverage.int8.values())),
+            ", ".join(f"{count} {kind}" for kind, count in coverage.floating.items()) or "none",
+            str(coverage.partitions),
         )
     return table

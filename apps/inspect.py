@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 
 from litehrnet_stage2.apps import console, quality
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from litehrnet_stage2.reference.contract.manifest import Manifest
     from litehrnet_stage2.reference.integer_function import IntegerFunction
-    from litehrnet_stage2.reference.manifest import Manifest
 
 
 def inspect(
@@ -45,11 +46,14 @@ def inspect(
 
 
 def _coverage(manifest: Manifest) -> Table:
-    table = console.table("artifact", "delegates", "in int8", "in float", "at the border", title="Coverage contract")
+    table = console.table(
+        "artifact", "fed with", "delegates", "in int8", "in float", "at the border", title="Coverage contract"
+    )
     for name, coverage in manifest.coverage.items():
-        groups = (coverage[field] for field in ("int8", "floating", "boundary"))
+        groups = (coverage.int8, coverage.floating, coverage.boundary)
         listed = ("\n".join(f"{count} {kind}" for kind, count in group.items()) or "none" for group in groups)
-        table.add_row(name, str(coverage["partitions"]), *listed)
+        cells = (name, str(manifest.artifacts[name].border), str(coverage.partitions), *listed)
+        table.add_row(*map(escape, cells))
     return table
 
 
@@ -58,21 +62,23 @@ def _quantization(function: IntegerFunction) -> Table:
     kinds = {node.name: type(node).__name__ for node in function.nodes}
     for name, q in function.quantization.items():
         low, high = ((code - q.zero_point) * q.scale for code in (-128, 127))
-        table.add_row(name, kinds.get(name, "input"), f"{q.scale:.6g}", str(q.zero_point), f"{low:.4g} .. {high:.4g}")
+        table.add_row(
+            escape(name), kinds.get(name, "input"), f"{q.scale:.6g}", str(q.zero_point), f"{low:.4g} .. {high:.4g}"
+        )
     return table
 
 
 def _facts(manifest: Manifest) -> None:
-    proof, nodes = manifest.proof, manifest.proof["nodes"]
-    moved = max((abs(change) for change in proof["nudges"].values()), default=0.0)
+    proof, nodes = manifest.proof, manifest.proof.nodes
+    moved = max(map(abs, proof.nudges.values()), default=0.0)
     lines = (
-        f"Input: {manifest.input.name} {list(manifest.input.shape)} float32",
-        *(f"Output: {output.name} {list(output.shape)} float32" for output in manifest.outputs),
-        f"Proof: {nodes.get('Add', 0)} additions over all 65,536 code pairs under {len(proof['rules'])} rules, "
-        f"{nodes.get('SiLU', 0)} SiLU tables clear of ties; {len(proof['nudges'])} nudges, of at most {moved:.1e}",
-        f"Largest sum: {proof['largest_accumulator']:,} (Core ML's float32 counts to 16,777,216 by ones)",
+        *(f"Input: {spec.name} {list(spec.shape)} {spec.kind}" for spec in manifest.inputs),
+        *(f"Output: {spec.name} {list(spec.shape)} {spec.kind}" for spec in manifest.outputs),
+        f"Proof: {nodes.get('Add', 0)} additions over all 65,536 code pairs under {len(proof.rules)} rules, "
+        f"{nodes.get('SiLU', 0)} SiLU tables clear of ties; {len(proof.nudges)} nudges, of at most {moved:.1e}",
+        f"Largest sum: {proof.largest_accumulator:,} (Core ML's float32 counts to 16,777,216 by ones)",
         f"Golden codes: {manifest.golden_sha256}",
         "Made with: " + ", ".join(f"{tool} {version}" for tool, version in manifest.versions.items()),
     )
     for line in lines:
-        console.out.print(line, highlight=False, soft_wrap=True)
+        console.out.print(line, markup=False, highlight=False, soft_wrap=True)

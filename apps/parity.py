@@ -109,7 +109,7 @@ def check_bundle(
                 "alone: leave out --inputs"
             )
         progress("evaluating the golden codes")
-        unsnapped = load_features(inputs, opened.manifest.input.shape[1])
+        unsnapped = load_features(inputs, opened.manifest.inputs[0].shape[1])
         due = expected(opened.function(), unsnapped)
     if device is not None:
         return _check_on_device(
@@ -146,7 +146,8 @@ def _check_on_device(
         DeviceError: the device cannot be reached, or lacks the runtime.
     """
     from litehrnet_stage2.runtime import check_parity
-    from litehrnet_stage2.runtime.devices import DeviceError, open_device_session, parse_device
+    from litehrnet_stage2.runtime.devices import DeviceError, parse_device
+    from litehrnet_stage2.runtime.programs.device_program import open_device_session
 
     results: list[Checked] = []
     with parse_device(name, progress=progress) as device:

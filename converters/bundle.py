@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import platform
 from collections.abc import Callable, Iterable
 from importlib import metadata
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,23 +15,21 @@ from litehrnet_stage2.converters.coverage import Coverage
 from litehrnet_stage2.converters.replacement import replacing
 from litehrnet_stage2.converters.targets import Deployment, load_converter
 from litehrnet_stage2.reference import golden, integer_function
-from litehrnet_stage2.reference.contract.artifacts import ARTIFACTS, DEFAULT_TARGETS, check_targets
-from litehrnet_stage2.reference.freeze import Proof
-from litehrnet_stage2.reference.integer_function import INPUT, OUTPUTS, IntegerFunction, Quantization
-from litehrnet_stage2.reference.manifest import (
+from litehrnet_stage2.reference.contract.artifacts import ARTIFACTS, DEFAULT_TARGETS, Artifact, check_targets
+from litehrnet_stage2.reference.contract.manifest import (
     FUNCTION,
     GOLDEN,
     SCHEMA_VERSION,
+    ArtifactEntry,
     FileEntry,
     Manifest,
-    TensorSpec,
+    border_specs,
 )
+from litehrnet_stage2.reference.freeze import Proof
+from litehrnet_stage2.reference.integer_function import IntegerFunction, Quantization
 
 FloatNetwork: TypeAlias = Callable[[NDArray[np.float32]], tuple[NDArray[np.float32], NDArray[np.float32]]]
 """Features float32 `[N, in_channels, H, W]` to float32 `Y1`, `Y2`: the network before quantisation."""
-
-NAME = "stage2"
-"""Of the function: its files are called after it."""
 
 TOOLS = ("litehrnet-stage2", "torch", "executorch", "coremltools", "onnx", "onnxruntime", "numpy")
 
@@ -99,45 +96,45 @@ def _fill(
     for name in targets:
         progress(f"converting to {name}")
         artifact = ARTIFACTS[name]
-        coverage[name] = load_converter(artifact)(function, folder / artifact.file(NAME), deployment)
+        coverage[name] = load_converter(artifact)(function, folder / artifact.file(function.name), deployment)
     progress("evaluating the golden codes")
     integer_function.save(function, folder / FUNCTION)
+    inputs, outputs = border_specs(function)
     q = function.input_quantization
     codes = np.concatenate([q.quantize(features), stress_inputs(q, features.shape[1:])])
-    outputs = golden.evaluate(function, codes)
-    x = q.dequantize(codes)
-    ideal = {
-        f"float_{name}": y.astype(np.float16)
-        for name, y in zip(OUTPUTS, float_network(x[: len(features)]), strict=True)
+    due = golden.evaluate(function, codes)
+    ideal = zip(due, float_network(q.dequantize(codes[: len(features)])), strict=True)
+    arrays: dict[str, NDArray[Any]] = {
+        f"input/{function.inputs[0]}": codes,
+        **{f"output/{name}": y for name, y in due.items()},
+        **{f"float/{name}": y.astype(np.float16) for name, y in ideal},
     }
     with (folder / GOLDEN).open("wb") as file:
-        np.savez_compressed(file, allow_pickle=False, x=x, **outputs, **ideal)
+        np.savez_compressed(file, allow_pickle=False, **arrays)
     manifest = Manifest(
         schema_version=SCHEMA_VERSION,
-        config={},
-        input=_spec(INPUT, features.shape[1:], q),
-        outputs=tuple(  # type: ignore[arg-type]  # there are two
-            _spec(name, outputs[name].shape[1:], quantization)
-            for name, quantization in function.output_quantization.items()
-        ),
-        artifacts={name: ARTIFACTS[name].file(NAME) for name in targets},
-        coverage={name: dataclasses.asdict(entry) for name, entry in coverage.items()},
-        proof=dataclasses.asdict(proof),
+        name=function.name,
+        inputs=inputs,
+        outputs=outputs,
+        artifacts={name: _entry(ARTIFACTS[name], function.name) for name in targets},
+        coverage=coverage,
+        proof=proof,
         versions=_versions(),
         files={
             path.relative_to(folder).as_posix(): FileEntry.of(path.read_bytes())
             for path in sorted(folder.rglob("*"))
             if path.is_file()
         },
-        golden_sha256=golden.codes_sha256(*outputs.values()),
+        golden_sha256=golden.codes_sha256(*due.values()),
     )
     manifest.write(folder)
     return manifest
 
 
-def _spec(name: str, shape: tuple[int, ...], q: Quantization) -> TensorSpec:
-    channels, height, width = shape
-    return TensorSpec(name=name, shape=(1, channels, height, width), scale=float(q.scale), zero_point=q.zero_point)
+def _entry(row: Artifact, function: str) -> ArtifactEntry:
+    return ArtifactEntry(
+        file=row.file(function), library=row.library, border=row.border, exact=row.exact, settings=row.settings
+    )
 
 
 def _versions() -> dict[str, str]:

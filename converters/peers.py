@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from litehrnet_stage2.reference.cache_folder import cache_root
-from litehrnet_stage2.reference.errors import InputError, Stage2Error
+from litehrnet_stage2.reference.contract.manifest import FUNCTION, GOLDEN
+from litehrnet_stage2.reference.errors import Stage2Error
 from litehrnet_stage2.reference.integer_function import IntegerFunction
-from litehrnet_stage2.reference.manifest import FUNCTION, GOLDEN
 from litehrnet_stage2.runtime.bundle import Bundle
 from litehrnet_stage2.runtime.devices.cache import build_once, fingerprint
 from litehrnet_stage2.runtime.latency.environment import versions
@@ -187,4 +187,4 @@ def build_peer(
 def calibration(bundle: Bundle) -> NDArray[np.float32]:
     """The golden inputs that are photographs' features, without those made to saturate: float32 `[N,C,H,W]`."""
     golden = bundle.golden()
-    return golden.x[: len(golden.float_y1)]
+    return golden.x[: min(map(len, golden.floats.values()))]

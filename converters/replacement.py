@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from litehrnet_stage2.converters.exchange import NoExchangeError, exchange
-from litehrnet_stage2.reference.manifest import BundleError, holds_bundle
+from litehrnet_stage2.reference.contract.manifest import BundleError, holds_bundle
 from litehrnet_stage2.reference.scratch import dead_scratches, remove, scratch
 
 _ASIDE = "aside"  # in a scratch: the older bundle while it has no place

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from litehrnet_stage2.reference import runtime_rules
+from litehrnet_stage2.reference.contract.manifest import Proof
 from litehrnet_stage2.reference.integer_function import IntegerFunction, Quantization, Tensor
 from litehrnet_stage2.reference.leaves import (
     Leaf,
@@ -46,25 +47,6 @@ from litehrnet_stage2.reference.quantizers import ActivationQuantizer
 from litehrnet_stage2.reference.settle import FloatConv, FreezeError, settle
 
 __all__ = ["FreezeError", "Proof", "freeze"]
-
-
-@dataclass(frozen=True)
-class Proof:
-    """What was checked when freezing.
-
-    Attributes:
-        nodes: how many nodes of each kind there are, and of how many something had to be proved: by kind.
-        rules: the rules of addition compared, on all 65,536 code pairs.
-        nudges: relative change of each scale that had to move, by tensor name.
-        raised: factor of each scale that was raised to what every runtime's kernels take, by tensor name.
-        largest_accumulator: the largest magnitude any convolution's sum can reach, in codes.
-    """
-
-    nodes: dict[str, int]
-    rules: tuple[str, ...]
-    nudges: dict[str, float]
-    raised: dict[str, float]
-    largest_accumulator: int
 
 
 @torch.no_grad()

@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from litehrnet_stage2.runtime.fidelity import OWN_FUNCTION, FidelityResult, check_fidelity
     from litehrnet_stage2.runtime.parity import ParityResult, check_parity, expected
     from litehrnet_stage2.runtime.session import (
-        RUNTIMES,
         OutputError,
         RuntimeUnavailableError,
         Session,
@@ -26,7 +25,6 @@ _HOME = {
     "OWN_FUNCTION": "fidelity",
     "OutputError": "session",
     "ParityResult": "parity",
-    "RUNTIMES": "session",
     "RuntimeUnavailableError": "session",
     "Session": "session",
     "SessionInfo": "session",
@@ -37,7 +35,6 @@ _HOME = {
 }
 __all__ = [
     "OWN_FUNCTION",
-    "RUNTIMES",
     "Bundle",
     "FidelityResult",
     "Golden",

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from litehrnet_stage2.reference.contract.artifacts import RUNTIMES
+from litehrnet_stage2.reference.contract.manifest import TensorSpec
 from litehrnet_stage2.reference.errors import InputError
-from litehrnet_stage2.reference.integer_function import OUTPUTS, Quantization
-from litehrnet_stage2.reference.manifest import TensorSpec
 from litehrnet_stage2.runtime.bundle import Golden
 from litehrnet_stage2.runtime.parity import sqnr_db
 from litehrnet_stage2.runtime.program import Float
@@ -65,9 +64,9 @@ def check_fidelity(session: Session, golden: Golden) -> FidelityResult:
         ValueError: the bundle does not hold the float network's outputs.
     """
     images = photographs(golden)
-    y1, y2 = session.run(golden.x[:images])
+    outputs = session.run(*(x[:images] for x in golden.real))
     return FidelityResult(
-        session=session.info, images=images, outputs=compare_with_float((y1, y2), golden, session.info.outputs)
+        session=session.info, images=images, outputs=compare_with_float(outputs, golden, session.info.outputs)
     )
 
 
@@ -77,29 +76,29 @@ def photographs(golden: Golden) -> int:
     Raises:
         ValueError: none has.
     """
-    if not len(golden.float_y1):
+    if not (count := min(map(len, golden.floats.values()), default=0)):
         raise InputError("the bundle holds no float outputs to compare with: convert the checkpoint again")
-    return len(golden.float_y1)
+    return count
 
 
 def golden_sqnr_db(golden: Golden, specs: Sequence[TensorSpec]) -> Mapping[str, float]:
     """Signal to noise of the golden codes against the float network, by output; empty where the latter is not known."""
     found = {}
-    for spec, ideal, codes in zip(specs, (golden.float_y1, golden.float_y2), (golden.y1, golden.y2), strict=True):
-        if len(ideal):
-            wanted = ideal.astype(np.float64)
-            exact = Quantization(np.float32(spec.scale), spec.zero_point).dequantize(codes[: len(ideal)])
+    for spec in specs:
+        if spec.name in golden.floats and len(golden.floats[spec.name]):
+            wanted = golden.floats[spec.name].astype(np.float64)
+            exact = spec.quantization.dequantize(golden.outputs[spec.name][: len(wanted)])
             found[spec.name] = sqnr_db(wanted, exact - wanted)
     return found
 
 
 def compare_with_float(
-    outputs: tuple[Float, Float], golden: Golden, specs: tuple[TensorSpec, TensorSpec]
+    outputs: Sequence[Float], golden: Golden, specs: Sequence[TensorSpec]
 ) -> Mapping[str, OutputFidelity]:
-    """What `y1` and `y2` of the photographs, float32 `[N,C,H,W]`, are worth; `specs` say what golden codes mean."""
+    """What outputs of the photographs, each float32 `[N,C,H,W]`, are worth; `specs` say what golden codes mean."""
     due = golden_sqnr_db(golden, specs)
     compared = {}
-    for name, y, ideal in zip(OUTPUTS, outputs, (golden.float_y1, golden.float_y2), strict=True):
-        wanted = ideal.astype(np.float64)
-        compared[name] = OutputFidelity(sqnr_db=sqnr_db(wanted, y - wanted), golden_sqnr_db=due[name])
+    for y, spec in zip(outputs, specs, strict=True):
+        wanted = golden.floats[spec.name].astype(np.float64)
+        compared[spec.name] = OutputFidelity(sqnr_db=sqnr_db(wanted, y - wanted), golden_sqnr_db=due[spec.name])
     return compared

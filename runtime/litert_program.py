@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import warnings
 from importlib.metadata import version
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from litehrnet_stage2.reference.integer_function import Quantization
-from litehrnet_stage2.runtime.program import Array, Float, Outputs, Program
-from litehrnet_stage2.runtime.session import OutputError, RuntimeUnavailableError
+from litehrnet_stage2.runtime.program import (
+    Array,
+    Arrays,
+    Names,
+    OutputError,
+    Program,
+    RuntimeUnavailableError,
+    as_file,
+)
 
 
 class LiteRTProgram(Program):
@@ -31,28 +39,27 @@ class LiteRTProgram(Program):
         self._outputs = [details["index"] for details in outputs]
         self._quantization = [_quantization(details) for details in (inp, *outputs)]
 
-    def prepare(self, image: Float) -> Array:
+    def prepare(self, *inputs: Array) -> Arrays:
         """Quantise, channels last."""
-        return np.ascontiguousarray(self._quantization[0].quantize(image).transpose(0, 2, 3, 1))
+        (image,) = inputs
+        return (np.ascontiguousarray(self._quantization[0].quantize(image).transpose(0, 2, 3, 1)),)
 
-    def run(self, x: Array) -> Outputs:
+    def run(self, inputs: Arrays) -> Arrays:
         """One inference; the outputs are new arrays."""
+        (x,) = inputs
         self._interpreter.set_tensor(self._input, x)
         self._interpreter.invoke()
-        y1, y2 = (self._interpreter.get_tensor(index) for index in self._outputs)
-        return y1, y2
+        return tuple(self._interpreter.get_tensor(index) for index in self._outputs)
 
-    def finish(self, outputs: Outputs) -> tuple[Float, Float]:
+    def finish(self, outputs: Arrays) -> Arrays:
         """Dequantise, channels first."""
-        y1, y2 = (
-            q.dequantize(codes.transpose(0, 3, 1, 2)) for q, codes in zip(self._quantization[1:], outputs, strict=True)
-        )
-        return y1, y2
+        pairs = zip(self._quantization[1:], outputs, strict=True)
+        return tuple(q.dequantize(codes.transpose(0, 3, 1, 2)) for q, codes in pairs)
 
 
-def open_program(content: bytes, threads: int, *, exact: bool) -> LiteRTProgram:
+def open_program(content: bytes | Path, *, threads: int, exact: bool, names: Names | None = None) -> LiteRTProgram:
     """Open a `.tflite`, which is never exact."""
-    return LiteRTProgram(content, threads)
+    return LiteRTProgram(as_file(content), threads)
 
 
 def library_version() -> str:

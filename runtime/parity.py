@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from litehrnet_stage2.reference import golden
-from litehrnet_stage2.reference.integer_function import OUTPUTS, IntegerFunction
+from litehrnet_stage2.reference.integer_function import IntegerFunction
 from litehrnet_stage2.runtime.bundle import Golden
 from litehrnet_stage2.runtime.program import Codes, Float
 from litehrnet_stage2.runtime.session import Session, SessionInfo
@@ -63,7 +63,7 @@ class ParityResult:
         session: what ran.
         images: how many inputs.
         outputs: by output name.
-        codes_sha256: of the runtime's codes, y1 then y2.
+        codes_sha256: of the runtime's codes, each output in order.
         golden_sha256: of the expected ones.
         flips: the unsnapped inputs, where any lay off the grid.
         device: what it ran on, where that is not this process.
@@ -85,10 +85,10 @@ class ParityResult:
 
 def expected(function: IntegerFunction, features: Float) -> Golden:
     """The golden codes of features `[N, in_channels, H, W]`, snapped to the input grid."""
-    q = function.input_quantization
+    (name,) = function.inputs
+    q = function.quantization[name]
     codes = q.quantize(features)
-    outputs = golden.evaluate(function, codes)
-    return Golden(x=q.dequantize(codes), y1=outputs["y1"], y2=outputs["y2"])
+    return Golden({name: codes}, golden.evaluate(function, codes), {name: q})
 
 
 def check_parity(session: Session, due: Golden, *, unsnapped: Float | None = None) -> ParityResult:
@@ -98,17 +98,17 @@ def check_parity(session: Session, due: Golden, *, unsnapped: Float | None = Non
         ValueError: the inputs do not fit the artifact.
         OutputError: the runtime's outputs are not on the output grid.
     """
-    found = session.run_codes(due.x)
-    wanted = (due.y1, due.y2)
+    found = session.run_codes(*due.real)
+    specs = session.info.outputs
     return ParityResult(
         session=session.info,
-        images=len(due.x),
+        images=len(due),
         outputs={
-            name: compare(a, b, zero_point=spec.zero_point)
-            for name, a, b, spec in zip(OUTPUTS, found, wanted, session.info.outputs, strict=True)
+            spec.name: compare(codes, due.outputs[spec.name], zero_point=spec.zero_point)
+            for spec, codes in zip(specs, found, strict=True)
         },
         codes_sha256=golden.codes_sha256(*found),
-        golden_sha256=golden.codes_sha256(*wanted),
+        golden_sha256=golden.codes_sha256(*(due.outputs[spec.name] for spec in specs)),
         flips=None if unsnapped is None else _flips(session, due, unsnapped),
     )
 
@@ -137,13 +137,14 @@ def sqnr_db(signal: NDArray[np.floating], noise: NDArray[np.generic]) -> float:
 
 
 def _flips(session: Session, due: Golden, unsnapped: Float) -> FlipRate | None:
-    off_grid = int(np.count_nonzero(unsnapped != due.x))
+    snapped = due.x
+    off_grid = int(np.count_nonzero(unsnapped != snapped))
     if not off_grid:
         return None
     found = session.run_codes(unsnapped)
     return FlipRate(
         off_grid=off_grid,
         inputs=unsnapped.size,
-        outputs=sum(int(np.count_nonzero(a != b)) for a, b in zip(found, (due.y1, due.y2), strict=True)),
+        outputs=sum(int(np.count_nonzero(a != b)) for a, b in zip(found, due.outputs.values(), strict=True)),
         compared=sum(codes.size for codes in found),
     )

@@ -1,103 +1,136 @@
-"""A program: one artifact opened in one runtime, arrays in and out, nothing checked. Sessions and timing share it."""
+"""A program: one artifact opened in one library, arrays in and out, nothing checked. Sessions and timing share it."""
 
 from __future__ import annotations
 
 import importlib
+import platform
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from litehrnet_stage2.reference.contract.artifacts import ARTIFACTS, LIBRARIES, Border
-from litehrnet_stage2.reference.integer_function import Quantization
-from litehrnet_stage2.reference.manifest import TensorSpec
+from litehrnet_stage2.reference.contract.artifacts import LIBRARIES
+from litehrnet_stage2.reference.errors import InputError, Stage2Error
 
 Array: TypeAlias = NDArray[Any]
+Arrays: TypeAlias = tuple[Array, ...]
 Float: TypeAlias = NDArray[np.float32]
 Codes: TypeAlias = NDArray[np.int8]
-Outputs: TypeAlias = tuple[Array, Array]
+
+
+class RuntimeUnavailableError(Stage2Error):
+    """A runtime is not installed here; the message says what to install."""
+
+
+class OutputError(Stage2Error):
+    """A runtime returned something that is not the function's output at all."""
+
+
+@dataclass(frozen=True)
+class Names:
+    """What the inputs and outputs are called, in the order in which a program takes and gives them."""
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+    def check(self, what: str, due: Names) -> None:
+        """Check that these, of `what`, are those that are due, in whatever order.
+
+        Raises:
+            OutputError: they are not.
+        """
+        if sorted(self.inputs) != sorted(due.inputs) or sorted(self.outputs) != sorted(due.outputs):
+            raise OutputError(
+                f"{what} maps {', '.join(self.inputs)} to {', '.join(self.outputs)}, "
+                f"not {', '.join(due.inputs)} to {', '.join(due.outputs)}"
+            )
 
 
 class Program(ABC):
     """An artifact that can run, not thread-safe. What is timed is `run` alone.
 
-    `prepare` and `finish` are what stands between it and float32 NCHW: nothing for a program that takes and
-    gives that, quantisation and layout for one that takes and gives codes.
+    `prepare` and `finish` are what stands between `run` and float32 NCHW: nothing for a program that takes and
+    gives that.
     """
 
-    def prepare(self, image: Float) -> Array:
-        """What `run` takes, of one image float32 `[1,C,H,W]`."""
-        return np.ascontiguousarray(image)
+    takes_batches = False
+    """Whether a call of `run` may have many images, because it costs a process."""
+
+    def prepare(self, *inputs: Array) -> Arrays:
+        """What `run` takes, of each input float32 `[N,C,H,W]`; N is 1 unless the program takes batches."""
+        return tuple(map(np.ascontiguousarray, inputs))
 
     @abstractmethod
-    def run(self, x: Array) -> Outputs:
-        """One inference. The outputs may live in memory that the next `run` overwrites.
+    def run(self, inputs: Arrays) -> Arrays:
+        """One inference. The outputs may live in memory that the next `run` overwrites."""
 
-        Raises:
-            OutputError: the artifact does not have two outputs.
-        """
-
-    def finish(self, outputs: Outputs) -> tuple[Float, Float]:
-        """`Y1` and `Y2` as float32 NCHW, of what `run` gave."""
+    def finish(self, outputs: Arrays) -> Arrays:
+        """Each output as float32 `[N,C,H,W]`, of what `run` gave."""
         return outputs
 
-
-CODES_FORMATS: Mapping[str, Border] = {str(row.border): row.border for row in ARTIFACTS.values() if row.border.codes}
-"""The borders of artifacts that take and give codes, by what a candidate calls them."""
-
-
-class CodesProgram(Program):
-    """A program that takes and gives the function's own codes, quantised and dequantised here."""
-
-    def __init__(self, inner: Program, inp: TensorSpec, outputs: tuple[TensorSpec, TensorSpec], border: Border) -> None:
-        self.inner = inner
-        self._input, *self._outputs = (Quantization(np.float32(s.scale), s.zero_point) for s in (inp, *outputs))
-        self._channels_last = border.layout == "channels_last"
-        self._flip = np.uint8(border.offset)  # int8 codes and those 128 higher differ in their highest bit
-
-    def prepare(self, image: Float) -> Array:
-        """Quantise."""
-        return self.from_codes(self._input.quantize(image))
-
-    def from_codes(self, codes: Codes) -> Array:
-        """What `run` takes, of int8 codes `[1,C,H,W]`."""
-        if self._channels_last:
-            codes = np.ascontiguousarray(codes.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
-        else:
-            codes = np.ascontiguousarray(codes)
-        return codes.view(np.uint8) ^ self._flip if self._flip else codes
-
-    def run(self, x: Array) -> Outputs:
-        """One inference on codes."""
-        return self.inner.run(x)
-
-    def to_codes(self, outputs: Outputs) -> tuple[Codes, Codes]:
-        """Int8 codes of what `run` gave."""
-        y1, y2 = ((y.view(np.uint8) ^ self._flip).view(np.int8) for y in outputs)
-        return y1, y2
-
-    def finish(self, outputs: Outputs) -> tuple[Float, Float]:
-        """Dequantise."""
-        y1, y2 = (q.dequantize(codes) for q, codes in zip(self._outputs, self.to_codes(outputs), strict=True))
-        return y1, y2
+    def close(self) -> None:  # noqa: B027 (most programs hold nothing but memory)
+        """Let go of what is outside of this process's memory."""
 
 
-def open_program(library: str, content: bytes, *, threads: int, exact: bool) -> Program:
-    """Open an artifact's bytes: a bundle's, which has to give the golden codes (`exact`), or another's.
+def open_program(
+    library: str, content: bytes | Path, *, threads: int, exact: bool, names: Names | None = None
+) -> Program:
+    """Open an artifact in a library of `LIBRARIES`, whose module's `open_program` has the same arguments.
+
+    Args:
+        library: its name.
+        content: the bytes of the artifact, or its folder, which has to stay as long as the program.
+        threads: of the library; those that decide themselves ignore it.
+        exact: whether it is a bundle's that has to give the golden codes, or another, run as the library is by default.
+        names: of a bundle's inputs and outputs; without them the artifact's own order is kept.
 
     Raises:
         RuntimeUnavailableError: the library is not installed.
+        ValueError: the artifact is not one that the library can run.
+        OutputError: it has not the inputs and outputs that are named.
     """
     module = importlib.import_module(LIBRARIES[library].program)
-    return cast(Program, module.open_program(content, threads, exact=exact))
+    return cast(Program, module.open_program(content, threads=threads, exact=exact, names=names))
+
+
+def as_file(content: bytes | Path) -> bytes:
+    """The content of an artifact that is a file."""
+    return content if isinstance(content, bytes) else content.read_bytes()
+
+
+def as_folder(content: bytes | Path) -> Path:
+    """An artifact that is a folder.
+
+    Raises:
+        InputError: it is a file.
+    """
+    if isinstance(content, bytes):
+        raise InputError("it is a file, where a folder is due")
+    return content
 
 
 def library_version(library: str) -> str:
     """Version of a library. Imports it, so that a load timed afterwards does not pay for that.
 
     Raises:
-        RuntimeUnavailableError: the library is not installed.
+        RuntimeUnavailableError: the library is not installed, or this system has none.
     """
+    check_system(library, "stage2", "")
     return cast(str, importlib.import_module(LIBRARIES[library].program).library_version())
+
+
+def check_system(library: str, command: str, instead: str) -> None:
+    """Check that a library runs on this system; `command` is what to run where it does, `instead` what can be had here.
+
+    Raises:
+        RuntimeUnavailableError: it does not.
+    """
+    row = LIBRARIES[library]
+    if row.system and (system := platform.system()) != row.system:
+        raise RuntimeUnavailableError(
+            f"{row.title} itself needs {row.where}, and this is {system}: copy the bundle to one, "
+            f"install with `pip install -e '.[{row.extra}]'`, and run `{command}` there{instead}"
+        )

@@ -2,30 +2,38 @@
 
 from __future__ import annotations
 
-import importlib
+import tempfile
 import threading
-from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from types import TracebackType
+from typing import Self
 
 import numpy as np
 
-from litehrnet_stage2.reference.errors import InputError, Stage2Error
-from litehrnet_stage2.reference.integer_function import OUTPUTS, Quantization
-from litehrnet_stage2.reference.manifest import TensorSpec
+from litehrnet_stage2.reference.contract.artifacts import RUNTIMES, Border
+from litehrnet_stage2.reference.contract.manifest import FUNCTION, BundleError, TensorSpec
+from litehrnet_stage2.reference.errors import InputError
+from litehrnet_stage2.runtime.border import BorderProgram, to_codes
 from litehrnet_stage2.runtime.bundle import Bundle
-from litehrnet_stage2.runtime.program import Array, Codes, CodesProgram, Float, Program
+from litehrnet_stage2.runtime.program import (
+    Array,
+    Arrays,
+    Codes,
+    Float,
+    Names,
+    OutputError,
+    Program,
+    RuntimeUnavailableError,
+    check_system,
+    library_version,
+    open_program,
+)
 
 MOST_THREADS = 256
 
-
-class RuntimeUnavailableError(Stage2Error):
-    """A runtime is not installed here; the message says what to install."""
-
-
-class OutputError(Stage2Error):
-    """A runtime returned something that is not the function's output at all."""
+__all__ = ["OutputError", "RuntimeUnavailableError", "Session", "SessionInfo", "open_session", "to_codes"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +45,7 @@ class SessionInfo:
         version: of the runtime.
         artifact: the file in the bundle, and its `sha256`.
         threads: that the runtime was told to use.
-        input, outputs: names, shapes (batch 1), quantisation.
+        inputs, outputs: names, shapes (batch 1), quantisation, in order.
     """
 
     runtime: str
@@ -45,163 +53,132 @@ class SessionInfo:
     artifact: str
     sha256: str
     threads: int
-    input: TensorSpec
-    outputs: tuple[TensorSpec, TensorSpec]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
 
 
-class Session(ABC):
+class Session:
     """An opened artifact. Threads may share it: what they ask is done one after another.
 
-    A batch is run image by image: the artifacts are made for one, as a phone has it. For work in parallel,
-    give each thread a session of its own.
+    A batch is run image by image where the artifact is made for one, as a phone has it. For work in parallel, give
+    each thread a session of its own. A `with` statement closes it; one that runs in this process need not be closed.
     """
 
-    def __init__(self, info: SessionInfo) -> None:
+    def __init__(self, info: SessionInfo, program: BorderProgram) -> None:
         self.info = info
+        self.program = program
         self._lock = threading.Lock()
 
-    def run(self, features: Float, *, out: tuple[Float, Float] | None = None) -> tuple[Float, Float]:
-        """Features float32 `[N, in_channels, H, W]` -> `Y1 [N,C1,H,W]`, `Y2 [N,C2,H/2,W/2]`, float32.
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Remove what the session left on disk."""
+        self.program.close()
+
+    def run(self, *inputs: Array, out: tuple[Float, ...] | None = None) -> tuple[Float, ...]:
+        """Each input `[N,C,H,W]`, in the order of `info.inputs`, to each output float32 `[N,C',H',W']`.
 
         Args:
-            features: any batch.
+            inputs: float32, or uint8 where the input takes pixels; any batch.
             out: arrays of the outputs' shapes to fill and return, for callers that loop.
 
         Raises:
-            ValueError: a wrong shape, dtype, or a value that is not finite.
+            ValueError: a wrong number of inputs, shape, dtype, or a value that is not finite.
         """
-        self.check(features)
-        y1, y2 = self._outputs(len(features), np.float32, out)
-        with self._lock:
-            for i, image in enumerate(features):
-                self._store(self._infer(image[None]), (y1, y2), i)
-        return y1, y2
+        self.check(*inputs)
+        return self._run(inputs, self.program.prepare, self.program.finish, np.float32, out)
 
-    def run_codes(self, features: Float) -> tuple[Codes, Codes]:
-        """Like `run`, but the int8 codes of both outputs.
+    def run_codes(self, *inputs: Array) -> tuple[Codes, ...]:
+        """Like `run`, but the int8 codes of each output.
 
         Raises:
-            ValueError: a wrong shape, dtype, or a value that is not finite.
+            ValueError: a wrong number of inputs, shape, dtype, or a value that is not finite.
             OutputError: the runtime's floats do not lie on the output grid, or have another shape.
         """
-        y1, y2 = (to_codes(y, spec) for y, spec in zip(self.run(features), self.info.outputs, strict=True))
-        return y1, y2
+        self.check(*inputs)
+        return self._run(inputs, self.program.prepare, self.program.to_codes, np.int8, None)
 
-    def check(self, features: Float) -> None:
-        """Check features against the artifact's input.
-
-        Raises:
-            ValueError: a wrong shape, dtype, or a value that is not finite.
-        """
-        self._check_array(features, np.float32)
-        if not np.isfinite(features).all():
-            bad = int(np.count_nonzero(~np.isfinite(features)))
-            raise InputError(f"features hold {bad} values that are NaN or infinite: every value must be finite")
-
-    def _check_array(self, features: Array, dtype: type) -> None:
-        expected = self.info.input.shape[1:]
-        if features.ndim != 4 or features.shape[1:] != expected or len(features) == 0:
-            raise InputError(
-                f"features must have shape [N,{','.join(map(str, expected))}], N >= 1, but have {list(features.shape)}"
-            )
-        if features.dtype != dtype:
-            name = np.dtype(dtype).name
-            raise InputError(f"features must be {name}, but are {features.dtype}: convert them with .astype('{name}')")
-
-    @abstractmethod
-    def _infer(self, image: Float) -> tuple[Float, Float]:
-        """One image `[1, in_channels, H, W]`, already checked; the results are copied before the next call."""
-
-    def _outputs(self, count: int, dtype: type, out: tuple[Array, Array] | None) -> tuple[Array, Array]:
-        """New arrays for the outputs of `count` images, or `out`, checked."""
-        shapes = [(count, *spec.shape[1:]) for spec in self.info.outputs]
-        if out is None:
-            return np.empty(shapes[0], dtype), np.empty(shapes[1], dtype)
-        for name, array, shape in zip(OUTPUTS, out, shapes, strict=True):
-            if array.shape != shape or array.dtype != dtype:
-                raise InputError(
-                    f"`out` for {name} is {array.dtype} {list(array.shape)}: it must be "
-                    f"{np.dtype(dtype)} {list(shape)}, as `run` would make it"
-                )
-        return out
-
-    def _store(self, found: tuple[Array, Array], out: tuple[Array, Array], index: int) -> None:
-        """Copy one image's outputs to their place in a batch."""
-        for spec, y, array in zip(self.info.outputs, found, out, strict=True):
-            if y.shape[1:] != spec.shape[1:]:
-                raise OutputError(f"`{spec.name}` has shape {list(y.shape)}, the manifest says {list(spec.shape)}")
-            array[index] = y[0]
-
-
-class ProgramSession(Session):
-    """A session on a program: quantises and lays out where the program asks for it."""
-
-    def __init__(self, info: SessionInfo, program: Program) -> None:
-        super().__init__(info)
-        self._program = program
-
-    def _infer(self, image: Float) -> tuple[Float, Float]:
-        return self._program.finish(self._program.run(self._program.prepare(image)))
-
-
-class CodesSession(ProgramSession):
-    """A session on an artifact with int8 codes at its border; also runs on codes alone."""
-
-    _program: CodesProgram
-
-    def __init__(self, info: SessionInfo, program: CodesProgram) -> None:
-        super().__init__(info, program)
-
-    def run_on_codes(self, codes: Codes, *, out: tuple[Codes, Codes] | None = None) -> tuple[Codes, Codes]:
-        """Codes int8 `[N, in_channels, H, W]` -> the codes of `y1` and `y2`, int8; nothing is quantised.
+    def run_on_codes(self, *codes: Codes, out: tuple[Codes, ...] | None = None) -> tuple[Codes, ...]:
+        """Int8 codes `[N,C,H,W]` of each input to those of each output; an artifact of codes quantises nothing.
 
         Args:
-            codes: any batch, quantised with `info.input`.
+            codes: any batch, quantised with `info.inputs`.
             out: arrays of the outputs' shapes to fill and return.
 
         Raises:
-            ValueError: a wrong shape or dtype.
+            ValueError: a wrong number of inputs, shape or dtype.
+            OutputError: as `run_codes`.
         """
-        self._check_array(codes, np.int8)
-        y1, y2 = self._outputs(len(codes), np.int8, out)
+        self._check_arrays(codes, ("int8",))
+        return self._run(codes, self.program.from_codes, self.program.to_codes, np.int8, out)
+
+    def check(self, *inputs: Array) -> None:
+        """Check real values against the artifact's inputs.
+
+        Raises:
+            ValueError: a wrong number of inputs, shape, dtype, or a value that is not finite.
+        """
+        self._check_arrays(inputs, ("float32",))
+        for array, spec in zip(inputs, self.info.inputs, strict=True):
+            if array.dtype == np.float32 and not np.isfinite(array).all():
+                bad = int(np.count_nonzero(~np.isfinite(array)))
+                raise InputError(f"{spec.name} hold {bad} values that are NaN or infinite: every value must be finite")
+
+    def _check_arrays(self, arrays: Arrays, dtypes: tuple[str, ...]) -> None:
+        specs = self.info.inputs
+        if len(arrays) != len(specs):
+            names = ", ".join(spec.name for spec in specs)
+            raise InputError(f"{len(arrays)} inputs were given, where the function has {len(specs)}: {names}")
+        for array, spec in zip(arrays, specs, strict=True):
+            expected = spec.shape[1:]
+            if array.ndim != 4 or array.shape[1:] != expected or not len(array) == len(arrays[0]) > 0:
+                raise InputError(
+                    f"{spec.name} must have shape [N,{','.join(map(str, expected))}], N >= 1, "
+                    f"but have {list(array.shape)}"
+                )
+            accepted = (*dtypes, "uint8") if spec.kind == "pixels" and "float32" in dtypes else dtypes
+            if array.dtype.name not in accepted:
+                raise InputError(
+                    f"{spec.name} must be {' or '.join(accepted)}, but are {array.dtype}: "
+                    f"convert them with .astype('{accepted[-1]}')"
+                )
+
+    def _run(
+        self,
+        inputs: Arrays,
+        prepare: Callable[..., Arrays],
+        finish: Callable[[Arrays], Arrays],
+        dtype: type,
+        out: Arrays | None,
+    ) -> Arrays:
+        count = len(inputs[0])
+        results = self._results(count, dtype, out)
+        step = count if self.program.takes_batches else 1
         with self._lock:
-            for i, image in enumerate(codes):
-                found = self._program.run(self._program.from_codes(image[None]))
-                self._store(self._program.to_codes(found), (y1, y2), i)
-        return y1, y2
+            for i in range(0, count, step):
+                found = finish(self.program.run(prepare(*(x[i : i + step] for x in inputs))))
+                for y, result in zip(found, results, strict=True):
+                    result[i : i + step] = y
+        return results
 
-
-def to_codes(y: Float, spec: TensorSpec) -> Codes:
-    """The codes that float outputs `[N,C,H,W]` stand for.
-
-    Raises:
-        OutputError: a wrong shape, or values off the grid by more than float32 rounding explains.
-    """
-    if y.shape[1:] != spec.shape[1:]:
-        raise OutputError(f"`{spec.name}` has shape {list(y.shape)}, the manifest says {list(spec.shape)}")
-    q = Quantization(np.float32(spec.scale), spec.zero_point)
-    codes = q.quantize(y)
-    worst = float(np.abs(y / q.scale - (codes.astype(np.float32) - q.zero_point)).max())
-    if not worst < 1e-3:
-        raise OutputError(
-            f"`{spec.name}` is {worst:.3g} steps off its grid of scale {spec.scale:.6g}: the artifact computes "
-            "another function than its manifest says"
-        )
-    return codes
-
-
-RUNTIMES = {
-    "golden": "litehrnet_stage2.runtime.golden_session",
-    "executorch": "litehrnet_stage2.runtime.executorch_session",
-    "onnxruntime": "litehrnet_stage2.runtime.onnxruntime_session",
-    "executorch-codes": "litehrnet_stage2.runtime.executorch_codes_session",
-    "onnxruntime-codes": "litehrnet_stage2.runtime.onnxruntime_codes_session",
-    "coreml-eval": "litehrnet_stage2.runtime.coreml.session",
-    "coreml-eval-ane": "litehrnet_stage2.runtime.coreml.ane_session",
-    "coreml": "litehrnet_stage2.runtime.coreml.mac_session",
-    "coreml-ane": "litehrnet_stage2.runtime.coreml.mac_ane_session",
-}
-"""Module of each runtime; it has `open_session(bundle, threads)`."""
+    def _results(self, count: int, dtype: type, out: Arrays | None) -> Arrays:
+        """New arrays for the outputs of `count` images, or `out`, checked."""
+        shapes = [(count, *spec.shape[1:]) for spec in self.info.outputs]
+        if out is None:
+            return tuple(np.empty(shape, dtype) for shape in shapes)
+        for spec, array, shape in zip(self.info.outputs, out, shapes, strict=True):
+            if array.shape != shape or array.dtype != dtype:
+                raise InputError(
+                    f"`out` for {spec.name} is {array.dtype} {list(array.shape)}: it must be "
+                    f"{np.dtype(dtype)} {list(shape)}, as `run` would make it"
+                )
+        return out
 
 
 def check_threads(threads: int) -> None:
@@ -215,30 +192,48 @@ def check_threads(threads: int) -> None:
 
 
 def open_session(bundle: Bundle | Path, runtime: str, *, threads: int = 1) -> Session:
-    """Open a bundle's artifact in a runtime.
+    """Open a bundle's artifact in a runtime, its hash checked before the library sees a byte of it.
 
     Raises:
         ValueError: an unknown runtime or a thread count below 1.
-        BundleError: the artifact is missing, or not what the manifest says.
+        BundleError: the artifact is missing, not what the manifest says, or not one that the library can open.
         RuntimeUnavailableError: the runtime is not installed.
     """
     if runtime not in RUNTIMES:
         raise InputError(f"unknown runtime {runtime!r}: the runtimes are {', '.join(RUNTIMES)}")
     check_threads(threads)
-    opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
-    module = importlib.import_module(RUNTIMES[runtime])
-    return cast(Session, module.open_session(opened, threads))
+    row, opened = RUNTIMES[runtime], bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+    instead = f"; `--runtime {next(iter(row.artifact.runtimes))}` runs the same file here" if row.artifact else ""
+    check_system(row.library, f"stage2 parity {opened.folder} --runtime {runtime}", instead)
+    file = FUNCTION if row.artifact is None else opened.artifact(row.artifact.name)
+    version = library_version(row.library)
+    specs = opened.manifest.inputs, opened.manifest.outputs
+    names = Names(*(tuple(spec.name for spec in of) for of in specs))
+
+    def opened_from(content: bytes | Path) -> Program:
+        try:
+            return open_program(row.library, content, threads=threads, exact=row.exact, names=names)
+        except InputError as error:
+            raise BundleError(f"{opened.folder / file} cannot be opened: {error}") from error
+
+    if opened.is_folder(file):
+        with tempfile.TemporaryDirectory(prefix="litehrnet-stage2-") as folder:
+            program = opened_from(opened.extract(file, Path(folder)))
+    else:
+        program = opened_from(opened.read(file))
+    border = Border("int8") if row.artifact is None else opened.manifest.artifacts[row.artifact.name].border
+    info = session_info(opened, runtime=runtime, version=version, artifact=file, threads=threads)
+    return Session(info, BorderProgram(program, *specs, border))
 
 
 def session_info(bundle: Bundle, *, runtime: str, version: str, artifact: str, threads: int) -> SessionInfo:
     """The info of a session on an artifact."""
-    manifest = bundle.manifest
     return SessionInfo(
         runtime=runtime,
         version=version,
         artifact=artifact,
         sha256=bundle.sha256(artifact),
         threads=threads,
-        input=manifest.input,
-        outputs=manifest.outputs,
+        inputs=bundle.manifest.inputs,
+        outputs=bundle.manifest.outputs,
     )

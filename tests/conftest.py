@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import pytest
@@ -21,6 +23,7 @@ from litehrnet_stage2.apps import example
 from litehrnet_stage2.converters.bundle import FloatNetwork, write_bundle
 from litehrnet_stage2.reference.checkpoint import save_checkpoint
 from litehrnet_stage2.reference.config import Stage2Config
+from litehrnet_stage2.reference.contract.manifest import seal
 from litehrnet_stage2.reference.freeze import Proof, freeze
 from litehrnet_stage2.reference.integer_function import IntegerFunction
 from litehrnet_stage2.reference.qat import QATStage2
@@ -154,6 +157,22 @@ def apple_bundle(
     targets = ("coreml", "coreml-ane", "executorch-coreml")
     write_bundle(*small_frozen, small_features[:2], folder, float_network=small_network, targets=targets)
     return folder
+
+
+@pytest.fixture(scope="session")
+def forge() -> Callable[..., None]:
+    """Change a bundle's manifest as whoever can write hashes may: `change` it, then hash `files` and it again."""
+
+    def run(folder: Path, change: Callable[[Any], object] = lambda values: None, *, files: Sequence[str] = ()) -> None:
+        values = json.loads((folder / "manifest.json").read_text())
+        change(values)
+        for name in files:
+            content = (folder / name).read_bytes()
+            values["files"][name] = {"sha256": hashlib.sha256(content).hexdigest(), "size_bytes": len(content)}
+        (folder / "manifest.json").write_text(json.dumps(values))
+        seal(folder)
+
+    return run
 
 
 @pytest.fixture

@@ -36,6 +36,10 @@ class Border:
     offset: int = 0
     layout: Layout = "NCHW"
 
+    def __post_init__(self) -> None:
+        if self.offset != (due := 128 if self.dtype == "uint8" else 0):
+            raise ValueError(f"the offset of {self.dtype} is {due}, not {self.offset}")
+
     @property
     def codes(self) -> bool:
         """Whether codes cross it, and no floats."""
@@ -73,7 +77,7 @@ class Library:
         program: the module that opens an artifact in it: `open_program` and `library_version`.
         packages: that it needs, as they are imported.
         extra: of this distribution, that brings them; empty if the base install does.
-        system: where it runs, by `platform.system()`; empty for everywhere.
+        system: where it runs, by `platform.system()`; empty for everywhere. `where` says it to people.
         on_devices: whether a device can have it too.
     """
 
@@ -82,21 +86,22 @@ class Library:
     packages: tuple[str, ...]
     extra: str = ""
     system: str = ""
+    where: str = ""
     on_devices: bool = False
 
 
 LIBRARIES: Mapping[str, Library] = {
-    "golden": Library(title="golden", program="litehrnet_stage2.runtime.golden_session", packages=()),
+    "golden": Library(title="golden", program="litehrnet_stage2.runtime.programs.golden_program", packages=()),
     "executorch": Library(
         title="ExecuTorch",
-        program="litehrnet_stage2.runtime.executorch_session",
+        program="litehrnet_stage2.runtime.programs.executorch_program",
         packages=("torch", "executorch"),
         extra="convert",
         on_devices=True,
     ),
     "onnxruntime": Library(
         title="ONNX Runtime",
-        program="litehrnet_stage2.runtime.onnxruntime_session",
+        program="litehrnet_stage2.runtime.programs.onnxruntime_program",
         packages=("onnxruntime",),
         on_devices=True,
     ),
@@ -108,16 +113,17 @@ LIBRARIES: Mapping[str, Library] = {
     ),
     "coreml-eval": Library(
         title="Core ML evaluator",
-        program="litehrnet_stage2.runtime.coreml.session",
+        program="litehrnet_stage2.runtime.programs.coreml_eval_program",
         packages=("coremltools",),
         extra="convert",
     ),
     "coreml": Library(
         title="Core ML",
-        program="litehrnet_stage2.runtime.coreml.mac_session",
+        program="litehrnet_stage2.runtime.programs.coreml_program",
         packages=("coremltools",),
         extra="convert",
         system="Darwin",
+        where="a Mac with macOS 14 or later",
     ),
 }
 """By the name that a result gives it."""

@@ -13,7 +13,6 @@ from litehrnet_stage2.runtime.devices.emulation import CPU_MODELS, prepare_emula
 from litehrnet_stage2.runtime.devices.errors import DeviceError, MissingToolError, RunnerError
 from litehrnet_stage2.runtime.devices.facts import CoreKind, DeviceFacts
 from litehrnet_stage2.runtime.devices.parse import ACCEPTED, DeviceCheck, check_devices, parse_device
-from litehrnet_stage2.runtime.devices.session import DeviceSession, open_device_session
 from litehrnet_stage2.runtime.devices.toolchain import EXECUTORCH_VERSION, RunnerBuild, build_runner
 
 __all__ = [
@@ -25,7 +24,6 @@ __all__ = [
     "DeviceCheck",
     "DeviceError",
     "DeviceFacts",
-    "DeviceSession",
     "EmulatedDevice",
     "InstructionCount",
     "MissingToolError",
@@ -37,7 +35,6 @@ __all__ = [
     "cache_root",
     "check_devices",
     "local_device",
-    "open_device_session",
     "parse_device",
     "prepare_emulation",
 ]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 
 from litehrnet_stage2.reference.contract.artifacts import ARTIFACTS, LIBRARIES, Artifact
 from litehrnet_stage2.reference.errors import InputError
+from litehrnet_stage2.runtime.border import BorderProgram
 from litehrnet_stage2.runtime.bundle import Bundle
 from litehrnet_stage2.runtime.latency.plan import Candidate
-from litehrnet_stage2.runtime.program import CODES_FORMATS, CodesProgram, Program
+from litehrnet_stage2.runtime.program import Program
 from litehrnet_stage2.runtime.session import check_threads
 
 BENCHABLE: Mapping[str, Artifact] = {
@@ -48,9 +50,9 @@ def bundle_candidates(bundle: Bundle, *, runtimes: Sequence[str] | None, threads
                 sha256=bundle.manifest.files[artifact].sha256,
                 threads=count,
                 exact=entry.exact,
-                codes=str(entry.border) if entry.border.codes else None,
+                border=bundle.manifest.artifacts[entry.name].border,
                 description=f"the integer function, {entry.border}",
-                coverage=bundle.manifest.coverage.get(entry.name),
+                coverage=dataclasses.asdict(bundle.manifest.coverage[entry.name]),
             )
             for count in dict.fromkeys(threads)
         ]
@@ -59,7 +61,6 @@ def bundle_candidates(bundle: Bundle, *, runtimes: Sequence[str] | None, threads
 
 def with_codes(program: Program, bundle: Bundle, candidate: Candidate) -> Program:
     """The program, quantising at its border if its artifact does not."""
-    if candidate.codes is None:
+    if candidate.border is None:
         return program
-    border = CODES_FORMATS[candidate.codes]
-    return CodesProgram(program, bundle.manifest.input, bundle.manifest.outputs, border)
+    return BorderProgram(program, bundle.manifest.inputs, bundle.manifest.outputs, candidate.border)

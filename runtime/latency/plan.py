@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from litehrnet_stage2.reference.contract.artifacts import Border
 from litehrnet_stage2.reference.errors import InputError
 from litehrnet_stage2.runtime.latency.result import candidate_key
 
@@ -108,7 +109,7 @@ class Candidate:
         peer: made by others of the same weights, to be compared with.
         floating: it computes in float32 throughout.
         fidelity: it has to come as near to the float network as the golden codes do, but for `MOST_LOSS_DB`.
-        codes: a key of `program.CODES_FORMATS` where the artifact takes and gives codes, None where floats.
+        border: how an artifact of the bundle takes its inputs; None for a peer, which is fed float32.
         unit: a key of Core ML's `UNITS`, on a Mac.
         description: what it is, in a sentence.
         coverage: its coverage contract, of an artifact of the bundle.
@@ -123,7 +124,7 @@ class Candidate:
     peer: bool = False
     floating: bool = False
     fidelity: bool = False
-    codes: str | None = None
+    border: Border | None = None
     unit: str | None = None
     description: str = ""
     coverage: Mapping[str, Any] | None = None

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from litehrnet_stage2.reference.integer_function import Quantization
 from litehrnet_stage2.runtime.bundle import Bundle
 from litehrnet_stage2.runtime.fidelity import compare_with_float
 from litehrnet_stage2.runtime.latency.plan import Candidate
@@ -63,14 +62,11 @@ def assess(outputs: Sequence[Float], bundle: Bundle, candidate: Candidate) -> Wo
     """
     golden, specs = bundle.golden(), bundle.manifest.outputs
     parity = {}
-    for spec, y, wanted in zip(specs, outputs, (golden.y1, golden.y2), strict=True):
-        grid = Quantization(np.float32(spec.scale), spec.zero_point)
-        codes = to_codes(y, spec) if candidate.exact else grid.quantize(y)
-        parity[spec.name] = compare(codes, wanted[: len(codes)], zero_point=spec.zero_point)
-    photographs = len(golden.float_y1)
-    fidelity = (
-        compare_with_float((outputs[0][:photographs], outputs[1][:photographs]), golden, specs) if photographs else {}
-    )
+    for spec, y in zip(specs, outputs, strict=True):
+        codes = to_codes(y, spec) if candidate.exact else spec.quantization.quantize(y)
+        parity[spec.name] = compare(codes, golden.outputs[spec.name][: len(codes)], zero_point=spec.zero_point)
+    count = min(map(len, golden.floats.values()), default=0)
+    fidelity = compare_with_float([y[:count] for y in outputs], golden, specs) if count else {}
     return Worth(
         images=len(outputs[0]),
         parity=parity,

@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from litehrnet_stage2.reference import golden
-from litehrnet_stage2.reference.integer_function import Quantization
-from litehrnet_stage2.reference.manifest import TensorSpec
+from litehrnet_stage2.reference.contract.manifest import TensorSpec
 from litehrnet_stage2.runtime.bundle import Bundle
 from litehrnet_stage2.runtime.parity import OutputParity, ParityResult, compare, sqnr_db
 from litehrnet_stage2.runtime.program import Codes
@@ -40,9 +39,8 @@ class GoldenCodes:
         Raises:
             BundleError: its golden file is missing or changed.
         """
-        stored, spec = bundle.golden(), bundle.manifest.input
-        codes = Quantization(np.float32(spec.scale), spec.zero_point).quantize(stored.x)
-        return cls((spec,), tuple(bundle.manifest.outputs), (codes,), (stored.y1, stored.y2))
+        golden, manifest = bundle.golden(), bundle.manifest
+        return cls(manifest.inputs, manifest.outputs, tuple(golden.inputs.values()), tuple(golden.outputs.values()))
 
     @property
     def images(self) -> int:

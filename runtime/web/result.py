@@ -71,15 +71,14 @@ def measured(visit: Visit, report: Report, codes: GoldenCodes, models: Mapping[s
 
 
 def _info(codes: GoldenCodes, model: Model) -> SessionInfo:
-    y1, y2 = codes.outputs
     return SessionInfo(
         runtime=model.name,
         version=vendor.VERSION,
         artifact=model.file_name,
         sha256=model.sha256,
         threads=1,
-        input=codes.inputs[0],
-        outputs=(y1, y2),
+        inputs=codes.inputs,
+        outputs=codes.outputs,
     )
 
 

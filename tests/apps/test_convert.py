@@ -102,7 +102,7 @@ def test_a_quantised_checkpoint_is_taken_as_it_is(
         tmp_path / "bundle",
     )
     assert done.returncode == 0, done.stderr
-    assert Bundle.open(tmp_path / "bundle").manifest.input.scale == pytest.approx(float(model.input.scale))
+    assert Bundle.open(tmp_path / "bundle").manifest.inputs[0].scale == pytest.approx(float(model.input.scale))
 
 
 @pytest.mark.parametrize(

@@ -19,5 +19,5 @@ def test_it_ends_with_no_mismatch_on_any_runtime_and_the_bundles_path(
         assert row.split()[4:6] == ["0", "0"]
     assert f"Bundle: {tmp_path / 'bundle'}" in done.stdout
     manifest = Bundle.open(tmp_path / "bundle").manifest
-    assert manifest.input.shape == (1, 32, 64, 128)
+    assert manifest.inputs[0].shape == (1, 32, 64, 128)
     assert set(manifest.artifacts) == {"executorch", "onnx", "coreml"}

@@ -19,8 +19,8 @@ from PIL import Image
 
 from litehrnet_stage2.apps.landmarks.decoding import find_decoys, locate
 from litehrnet_stage2.apps.serve import page_files
+from litehrnet_stage2.reference.contract.manifest import TensorSpec
 from litehrnet_stage2.reference.integer_function import Quantization
-from litehrnet_stage2.reference.manifest import TensorSpec
 from litehrnet_stage2.runtime.web import GoldenCodes, Model, Plan, Visits, WebServer, site_files
 
 if TYPE_CHECKING:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import subprocess
 from collections.abc import Callable
@@ -12,20 +11,20 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from litehrnet_stage2.reference.golden import codes_sha256
+
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
-def altered(damaged: Path) -> Path:
-    """A bundle with three golden codes changed, and the manifest's hash of that file with them."""
+def altered(damaged: Path, forge: Callable[..., None]) -> Path:
+    """A bundle with three golden codes changed, and every hash of them with them."""
     with np.load(damaged / "golden.npz") as arrays:
         golden = dict(arrays)
-    golden["y1"][0, 0, 0, :3] ^= np.int8(2)
+    golden["output/y1"][0, 0, 0, :3] ^= np.int8(2)
     np.savez(damaged / "golden.npz", **golden)
-    data = (damaged / "golden.npz").read_bytes()
-    values = json.loads((damaged / "manifest.json").read_text())
-    values["files"]["golden.npz"] = {"sha256": hashlib.sha256(data).hexdigest(), "size_bytes": len(data)}
-    (damaged / "manifest.json").write_text(json.dumps(values))
+    digest = codes_sha256(golden["output/y1"], golden["output/y2"])
+    forge(damaged, lambda values: values.update(golden_sha256=digest), files=["golden.npz"])
     return damaged
 
 

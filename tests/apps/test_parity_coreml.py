@@ -15,7 +15,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from litehrnet_stage2.apps.cli import app
-from litehrnet_stage2.reference.manifest import FileEntry
+from litehrnet_stage2.reference.golden import codes_sha256
 
 
 def stage2(*arguments: str | Path) -> Result:
@@ -27,17 +27,15 @@ def parity(bundle: Path, *arguments: str | Path) -> tuple[int, list[dict[str, An
     return done.exit_code, json.loads(done.stdout)
 
 
-def with_golden(bundle: Path, folder: Path, **arrays: Any) -> Path:
+def with_golden(bundle: Path, folder: Path, forge: Callable[..., None], **arrays: Any) -> Path:
     """A copy of a bundle with other golden arrays, and a manifest that agrees."""
     copy = Path(shutil.copytree(bundle, folder / "bundle"))
     with np.load(copy / "golden.npz") as golden:
         kept = {name: golden[name] for name in golden.files}
-    np.savez(copy / "golden.npz", **(kept | arrays))
-    manifest = copy / "manifest.json"
-    values = json.loads(manifest.read_text())
-    entry = FileEntry.of((copy / "golden.npz").read_bytes())
-    values["files"]["golden.npz"] = {"sha256": entry.sha256, "size_bytes": entry.size_bytes}
-    manifest.write_text(json.dumps(values))
+    whole = kept | {name.replace("_", "/"): array for name, array in arrays.items()}
+    np.savez(copy / "golden.npz", **whole)
+    digest = codes_sha256(whole["output/y1"], whole["output/y2"])
+    forge(copy, lambda values: values.update(golden_sha256=digest), files=["golden.npz"])
     return copy
 
 
@@ -79,12 +77,12 @@ def test_both_tables_are_printed(apple_bundle: Path) -> None:
     assert done.stdout.count("pass") == 2
 
 
-def test_a_lost_fidelity_exits_1(apple_bundle: Path, tmp_path: Path) -> None:
+def test_a_lost_fidelity_exits_1(apple_bundle: Path, tmp_path: Path, forge: Callable[..., None]) -> None:
     """A float network that nothing here comes near, while the golden codes do."""
     with np.load(apple_bundle / "golden.npz") as golden:
         spec = json.loads((apple_bundle / "manifest.json").read_text())["outputs"][0]
-        near = (golden["y1"][:2].astype(np.float32) - spec["zero_point"]) * spec["scale"]
-    copy = with_golden(apple_bundle, tmp_path, float_y1=near.astype(np.float16))
+        near = (golden["output/y1"][:2].astype(np.float32) - spec["zero_point"]) * spec["scale"]
+    copy = with_golden(apple_bundle, tmp_path, forge, float_y1=near.astype(np.float16))
     code, (result,) = parity(copy, "--runtime", "coreml-eval-ane")
     assert code == 1
     assert not result["passed"]
@@ -93,11 +91,11 @@ def test_a_lost_fidelity_exits_1(apple_bundle: Path, tmp_path: Path) -> None:
     assert "fail" in stage2("parity", copy, "--runtime", "coreml-eval-ane").stdout
 
 
-def test_other_golden_codes_exit_1(apple_bundle: Path, tmp_path: Path) -> None:
+def test_other_golden_codes_exit_1(apple_bundle: Path, tmp_path: Path, forge: Callable[..., None]) -> None:
     with np.load(apple_bundle / "golden.npz") as golden:
-        y1 = golden["y1"].copy()
+        y1 = golden["output/y1"].copy()
     y1[0, 0, 0, 0] ^= 1
-    code, (result,) = parity(with_golden(apple_bundle, tmp_path, y1=y1), "--runtime", "coreml-eval")
+    code, (result,) = parity(with_golden(apple_bundle, tmp_path, forge, output_y1=y1), "--runtime", "coreml-eval")
     assert code == 1
     assert (result["outputs"]["y1"]["mismatches"], result["outputs"]["y1"]["max_lsb"]) == (1, 1)
 

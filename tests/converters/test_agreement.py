@@ -47,7 +47,7 @@ def test_inputs_never_seen_before_give_the_golden_codes(
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_another_configuration_and_size_agrees_as_well(runtime: str, other_bundle: Path) -> None:
     bundle = Bundle.open(other_bundle)
-    assert bundle.manifest.input.shape == (1, 32, 32, 48)
+    assert bundle.manifest.inputs[0].shape == (1, 32, 32, 48)
     assert [spec.shape for spec in bundle.manifest.outputs] == [(1, 16, 32, 48), (1, 24, 16, 24)]
     assert check_parity(open_session(bundle, runtime), bundle.golden()).passed
 
@@ -57,6 +57,6 @@ def test_another_configuration_agrees_in_core_ml(other_bundle: Path) -> None:
     golden, program = bundle.golden(), Program.load(other_bundle / "stage2.mlpackage")
     for index in range(len(golden.x)):
         outputs = evaluate(program, {"features": golden.x[index : index + 1]})
-        for spec, due in zip(bundle.manifest.outputs, (golden.y1, golden.y2), strict=True):
+        for spec, due in zip(bundle.manifest.outputs, (golden.outputs["y1"], golden.outputs["y2"]), strict=True):
             q = Quantization(np.float32(spec.scale), spec.zero_point)
             np.testing.assert_array_equal(q.quantize(outputs[spec.name])[0], due[index])

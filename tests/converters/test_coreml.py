@@ -24,7 +24,7 @@ def mismatches(folder: Path, images: slice) -> dict[str, int]:
     bundle = Bundle.open(folder)
     golden, program = bundle.golden(), Program.load(folder / "stage2.mlpackage")
     counts = {"y1": 0, "y2": 0}
-    for x, *due in zip(golden.x[images], golden.y1[images], golden.y2[images], strict=True):
+    for x, *due in zip(golden.x[images], golden.outputs["y1"][images], golden.outputs["y2"][images], strict=True):
         outputs = evaluate(program, {"features": x[None]})
         for spec, wanted in zip(bundle.manifest.outputs, due, strict=True):
             q = Quantization(np.float32(spec.scale), spec.zero_point)
@@ -46,8 +46,8 @@ def test_a_small_program_gives_the_golden_codes_on_every_input(small_bundle: Pat
 
 def test_coverage_counts_every_operator_on_whole_numbers(bundle_folder: Path) -> None:
     coverage = Bundle.open(bundle_folder).manifest.coverage["coreml"]
-    assert coverage["int8"] == {"conv": 20, "sigmoid": 16, "mul": 80, "add": 7, "upsample_bilinear": 1}
-    assert coverage["floating"] == {}
+    assert coverage.int8 == {"conv": 20, "sigmoid": 16, "mul": 80, "add": 7, "upsample_bilinear": 1}
+    assert coverage.floating == {}
 
 
 def test_every_convolution_has_int8_weights_of_scale_one_so_that_sums_are_whole(bundle_folder: Path) -> None:

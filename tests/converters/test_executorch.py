@@ -14,7 +14,7 @@ from executorch.exir._serialize._program import deserialize_pte_binary
 from executorch.exir.schema import DelegateCall
 
 from litehrnet_stage2.converters import executorch, xnnpack_lowering
-from litehrnet_stage2.converters.coverage import CoverageError
+from litehrnet_stage2.converters.coverage import Coverage, CoverageError
 from litehrnet_stage2.converters.targets import Deployment
 from litehrnet_stage2.reference.config import Stage2Config
 from litehrnet_stage2.reference.freeze import freeze
@@ -35,12 +35,12 @@ def test_the_program_is_one_delegate_call_and_nothing_else(bundle_folder: Path) 
 
 
 def test_coverage_counts_every_operator_of_the_specification_in_int8(bundle_folder: Path) -> None:
-    assert Bundle.open(bundle_folder).manifest.coverage["executorch"] == {
-        "int8": {"convolution": 20, "sigmoid": 16, "mul": 16, "add": 6, "upsample_bilinear2d": 1},
-        "floating": {},
-        "boundary": {"quantize": 1, "dequantize": 2},
-        "partitions": 1,
-    }
+    assert Bundle.open(bundle_folder).manifest.coverage["executorch"] == Coverage(
+        int8={"convolution": 20, "sigmoid": 16, "mul": 16, "add": 6, "upsample_bilinear2d": 1},
+        floating={},
+        boundary={"quantize": 1, "dequantize": 2},
+        partitions=1,
+    )
 
 
 @pytest.fixture(scope="module")

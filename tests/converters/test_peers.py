@@ -38,7 +38,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def golden_floats(bundle: Bundle) -> tuple[np.ndarray, np.ndarray]:
     golden, (q1, q2) = bundle.golden(), bundle.function().output_quantization.values()
-    return q1.dequantize(golden.y1), q2.dequantize(golden.y2)
+    return q1.dequantize(golden.outputs["y1"]), q2.dequantize(golden.outputs["y2"])
 
 
 def signal_to_noise(bundle: Bundle, found: list[np.ndarray]) -> float:

@@ -14,7 +14,7 @@ import pytest
 from litehrnet_stage2.converters import replacement
 from litehrnet_stage2.converters.exchange import NoExchangeError, exchange
 from litehrnet_stage2.converters.replacement import check_replaceable, replacing
-from litehrnet_stage2.reference.manifest import BundleError, holds_bundle
+from litehrnet_stage2.reference.contract.manifest import BundleError, holds_bundle
 
 
 def fill(folder: Path, mark: str) -> None:

@@ -8,8 +8,9 @@ import pytest
 
 from litehrnet_stage2.converters.bundle import write_bundle
 from litehrnet_stage2.runtime.bundle import Bundle
-from litehrnet_stage2.runtime.devices import CPU_MODELS, EmulatedDevice, open_device_session
+from litehrnet_stage2.runtime.devices import CPU_MODELS, EmulatedDevice
 from litehrnet_stage2.runtime.latency import read_result
+from litehrnet_stage2.runtime.programs.device_program import device_program, open_device_session
 
 COMMITTED = Path(__file__).parents[2] / "benchmarks" / "arm_instructions.json"
 MOST_GROWTH = 1.02
@@ -30,5 +31,9 @@ def test_no_artifact_costs_more_instructions_than_committed(runtime: str, full_s
     (run,) = read_result(COMMITTED).runs
     (committed,) = (c.instructions.per_inference for c in run.candidates if c.name == runtime and c.instructions)
     with EmulatedDevice(CPU_MODELS["cortex-a76"]) as device, open_device_session(full_size, runtime, device) as session:
-        counted = session.count_instructions(full_size.golden().x[:1], queries=1).per_inference
+        counted = (
+            device_program(session)
+            .count_instructions(session.program.prepare(full_size.golden().x[:1]), queries=1)
+            .per_inference
+        )
     assert counted <= MOST_GROWTH * committed, f"{counted / 1e6:.2f} M instructions, {committed / 1e6:.2f} M committed"

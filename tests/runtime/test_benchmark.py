@@ -12,7 +12,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,8 +21,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from litehrnet_stage2.reference.integer_function import Quantization
-from litehrnet_stage2.reference.manifest import TensorSpec
+from litehrnet_stage2.reference.contract.manifest import TensorSpec
 from litehrnet_stage2.runtime import Bundle, Golden
 from litehrnet_stage2.runtime.fidelity import compare_with_float
 from litehrnet_stage2.runtime.latency import (
@@ -44,11 +43,8 @@ SHORT = Tier("quick", 12, 0.2)
 
 def dequantized(golden: Golden, specs: Sequence[TensorSpec]) -> tuple[np.ndarray, np.ndarray]:
     """The golden codes of the inputs with float outputs, as the floats they mean."""
-    count = len(golden.float_y1)
-    y1, y2 = (
-        Quantization(np.float32(spec.scale), spec.zero_point).dequantize(codes[:count])
-        for spec, codes in zip(specs, (golden.y1, golden.y2), strict=True)
-    )
+    count = len(golden.floats["y1"])
+    y1, y2 = (spec.quantization.dequantize(golden.outputs[spec.name][:count]) for spec in specs)
     return y1, y2
 
 
@@ -163,8 +159,8 @@ def test_parity_is_checked_before_and_after_the_timing(run: Run, codes_bundle: B
         for parity in (candidate.parity_before, candidate.parity_after):
             assert parity is not None
             assert {name: output.compared for name, output in parity.items()} == {
-                "y1": golden.y1.size,
-                "y2": golden.y2.size,
+                "y1": golden.outputs["y1"].size,
+                "y2": golden.outputs["y2"].size,
             }
             assert not any(output.mismatches for output in parity.values())
 
@@ -226,7 +222,7 @@ def test_a_result_comes_back_as_it_was(run: Run, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def tampered(codes_bundle: Bundle, tmp_path: Path) -> Bundle:
+def tampered(codes_bundle: Bundle, tmp_path: Path, forge: Callable[..., None]) -> Bundle:
     """A bundle whose ONNX artifact has one bias changed, and whose manifest agrees with it."""
     folder = shutil.copytree(codes_bundle.folder, tmp_path / "bundle")
     path = folder / codes_bundle.artifact("onnx")
@@ -234,10 +230,7 @@ def tampered(codes_bundle: Bundle, tmp_path: Path) -> Bundle:
     bias = next(tensor for tensor in model.graph.initializer if tensor.name.endswith("bias/codes"))
     bias.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(bias) + 5000, bias.name))
     onnx.save(model, path)
-    manifest = json.loads((folder / "manifest.json").read_text())
-    content = path.read_bytes()
-    manifest["files"][path.name] = {"sha256": hashlib.sha256(content).hexdigest(), "size_bytes": len(content)}
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    forge(folder, files=[path.name])
     return Bundle.open(folder)
 
 

@@ -12,7 +12,6 @@ import pytest
 from rich.console import Console
 
 from litehrnet_stage2.apps.reporting import terminal
-from litehrnet_stage2.reference.integer_function import Quantization
 from litehrnet_stage2.runtime.bundle import Bundle, BundleError
 from litehrnet_stage2.runtime.devices import (
     CPU_MODELS,
@@ -67,7 +66,7 @@ def test_an_emulated_device_has_instructions_and_no_latency(bundle: Bundle) -> N
 def test_an_artifact_with_other_codes_gets_no_number(bundle: Bundle, other_bundle: Path) -> None:
     (candidate,) = bundle_candidates(bundle, runtimes=["executorch"], threads=[1])
     golden = bundle.golden()
-    wrong = dataclasses.replace(golden, y1=golden.y1 ^ 1)
+    wrong = dataclasses.replace(golden, outputs={**golden.outputs, "y1": golden.outputs["y1"] ^ 1})
 
     class Other(Bundle):
         def golden(self):
@@ -111,8 +110,7 @@ class Board(Device):
         golden = self._bundle.golden()
         return NativeRun(
             outputs=tuple(
-                Quantization(np.float32(spec.scale), spec.zero_point).dequantize(codes)
-                for spec, codes in zip(self._bundle.manifest.outputs, (golden.y1, golden.y2), strict=True)
+                spec.quantization.dequantize(golden.outputs[spec.name]) for spec in self._bundle.manifest.outputs
             ),
             load_ms=1.0,
             first_ms=2.0,

@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 
 from litehrnet_stage2.runtime.bundle import Bundle
-from litehrnet_stage2.runtime.devices import CPU_MODELS, Device, DeviceError, RunnerBuild, open_device_session
+from litehrnet_stage2.runtime.devices import CPU_MODELS, Device, DeviceError, RunnerBuild
 from litehrnet_stage2.runtime.devices.adb import AdbTransport
 from litehrnet_stage2.runtime.devices.emulation import emulator
 from litehrnet_stage2.runtime.parity import check_parity
+from litehrnet_stage2.runtime.programs.device_program import open_device_session
 
 BIG_CORE = max(os.sched_getaffinity(0))
 CPUINFO = """\

@@ -16,11 +16,11 @@ from litehrnet_stage2.runtime.devices import (
     MissingToolError,
     RunnerBuild,
     RunnerError,
-    open_device_session,
     prepare_emulation,
 )
 from litehrnet_stage2.runtime.devices.emulation import ArmPython, emulator, qemu_program
 from litehrnet_stage2.runtime.parity import check_parity
+from litehrnet_stage2.runtime.programs.device_program import device_program, open_device_session
 
 EXPECTED_FEATURES = {
     "cortex-a72": ("asimd",),
@@ -77,7 +77,10 @@ def test_codes_in_and_out_are_the_golden_codes_and_cost_less(a76: EmulatedDevice
         open_device_session(codes_bundle, "executorch-codes", a76) as codes,
         open_device_session(codes_bundle, "executorch", a76) as floats,
     ):
-        less, more = (session.count_instructions(golden.x).per_inference for session in (codes, floats))
+        less, more = (
+            device_program(session).count_instructions(session.program.prepare(golden.x)).per_inference
+            for session in (codes, floats)
+        )
     assert less < more
 
 

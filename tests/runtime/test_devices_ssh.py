@@ -20,9 +20,10 @@ import numpy as np
 import pytest
 
 from litehrnet_stage2.runtime.bundle import Bundle
-from litehrnet_stage2.runtime.devices import Device, DeviceError, RunnerBuild, open_device_session
+from litehrnet_stage2.runtime.devices import Device, DeviceError, RunnerBuild
 from litehrnet_stage2.runtime.devices.ssh import SshTransport
 from litehrnet_stage2.runtime.parity import check_parity
+from litehrnet_stage2.runtime.programs.device_program import device_program, open_device_session
 
 
 def processes() -> list[int]:
@@ -134,7 +135,7 @@ def test_pte_gives_the_golden_codes_and_nothing_is_left(board: Board, runner: Ru
         open_device_session(bundle, "executorch", device) as session,
     ):
         result = check_parity(session, bundle.golden())
-        run = session.measure(bundle.golden().x[:2], warmup=2, iterations=5)
+        run = device_program(session).measure(session.program.prepare(bundle.golden().x[:2]), warmup=2, iterations=5)
         assert len(board.left()) == 1
     assert result.codes_sha256 == bundle.manifest.golden_sha256
     assert len(run.query_ns) == 5
@@ -160,7 +161,7 @@ def test_instructions_of_a_real_device_are_not_counted(board: Board, runner: Run
         open_device_session(bundle, "executorch", device) as session,
         pytest.raises(ValueError, match="counted on emulated devices alone, and ssh:board is real"),
     ):
-        session.count_instructions(bundle.golden().x)
+        device_program(session).count_instructions(session.program.prepare(bundle.golden().x))
 
 
 def test_a_board_without_onnxruntime_is_told_to_install_it(board: Board, bundle: Bundle) -> None:

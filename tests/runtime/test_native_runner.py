@@ -43,7 +43,7 @@ def test_outputs_are_the_golden_codes(runner: RunnerBuild, bundle: Bundle, pte: 
     status, result = run(runner, "--model", pte, "--input", tmp_path / "x.npy", "--output", tmp_path / "y")
     assert status == 0
     assert result["samples"] == len(golden.x)
-    for i, codes in enumerate((golden.y1, golden.y2)):
+    for i, codes in enumerate((golden.outputs["y1"], golden.outputs["y2"])):
         y = np.load(tmp_path / f"y.{i}.npy")
         np.testing.assert_array_equal(to_codes(y, bundle.manifest.outputs[i]), codes)
 
@@ -123,15 +123,15 @@ def test_several_inputs_of_several_types(runner: RunnerBuild, tmp_path: Path) ->
 def test_files_are_in_c_order_whatever_the_program_has(
     runner: RunnerBuild, codes_bundle: Bundle, tmp_path: Path
 ) -> None:
-    golden, spec = codes_bundle.golden(), codes_bundle.manifest.input
+    golden, spec = codes_bundle.golden(), codes_bundle.manifest.inputs[0]
     codes = np.round(golden.x / np.float32(spec.scale)) + spec.zero_point
     np.save(tmp_path / "x.npy", codes.astype(np.int8))
     model = codes_bundle.folder / codes_bundle.artifact("executorch-codes")
     status, result = run(runner, "--model", model, "--input", tmp_path / "x.npy", "--output", tmp_path / "y")
     assert status == 0
     assert [output["dtype"] for output in result["outputs"]] == ["|i1", "|i1"]
-    np.testing.assert_array_equal(np.load(tmp_path / "y.0.npy"), golden.y1)
-    np.testing.assert_array_equal(np.load(tmp_path / "y.1.npy"), golden.y2)
+    np.testing.assert_array_equal(np.load(tmp_path / "y.0.npy"), golden.outputs["y1"])
+    np.testing.assert_array_equal(np.load(tmp_path / "y.1.npy"), golden.outputs["y2"])
 
 
 def test_a_program_that_reads_behind_its_input_is_caught(

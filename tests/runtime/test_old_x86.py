@@ -9,14 +9,14 @@ import sys
 import numpy as np
 import pytest
 
-from litehrnet_stage2.runtime import onnxruntime_session
 from litehrnet_stage2.runtime.bundle import Bundle
+from litehrnet_stage2.runtime.programs import onnxruntime_program
 from litehrnet_stage2.runtime.session import to_codes
 
 PROGRAM = """
 import sys, numpy as np
 from pathlib import Path
-from litehrnet_stage2.runtime.onnxruntime_session import OnnxRuntimeProgram
+from litehrnet_stage2.runtime.programs.onnxruntime_program import OnnxRuntimeProgram
 model, inputs, outputs, precise = sys.argv[1:]
 program = OnnxRuntimeProgram(Path(model).read_bytes(), 1, settings={"session.x64quantprecision": precise})
 found = [program.run(x[None]) for x in np.load(inputs)]
@@ -32,7 +32,9 @@ def mismatches(qemu: str, bundle: Bundle, folder, precise: str) -> int:
     subprocess.run([qemu, "-cpu", "Haswell", sys.executable, "-c", PROGRAM, *words], check=True, capture_output=True)
     with np.load(folder / "y.npz") as found:
         codes = [to_codes(found[spec.name], spec) for spec in bundle.manifest.outputs]
-    return sum(int(np.count_nonzero(a != b)) for a, b in zip(codes, (golden.y1, golden.y2), strict=True))
+    return sum(
+        int(np.count_nonzero(a != b)) for a, b in zip(codes, (golden.outputs["y1"], golden.outputs["y2"]), strict=True)
+    )
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="Python has to run under an x86 emulator as it is")
@@ -50,5 +52,5 @@ def test_the_setting_is_made_where_vnni_is_missing(monkeypatch, tmp_path, flags:
     cpuinfo = tmp_path / "cpuinfo"
     cpuinfo.write_text(f"flags : fpu {flags}\n")
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
-    monkeypatch.setattr(onnxruntime_session, "Path", lambda _: cpuinfo)
-    assert onnxruntime_session.exact_settings() == settings
+    monkeypatch.setattr(onnxruntime_program, "Path", lambda _: cpuinfo)
+    assert onnxruntime_program.exact_settings() == settings

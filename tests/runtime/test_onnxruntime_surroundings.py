@@ -12,9 +12,9 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from litehrnet_stage2.reference.manifest import BundleError
+from litehrnet_stage2.reference.contract.manifest import BundleError
 from litehrnet_stage2.runtime.devices import python_runner
-from litehrnet_stage2.runtime.onnxruntime_session import open_program
+from litehrnet_stage2.runtime.programs.onnxruntime_program import open_program
 
 
 def with_external_data(location: str) -> bytes:
@@ -42,7 +42,7 @@ def test_external_data_of_an_onnx_is_refused_wherever_it_is(
         (folder / "secret.bin").write_bytes(np.float32(7).tobytes())
     monkeypatch.chdir(tmp_path / "inner")
     with pytest.raises(BundleError, match="refers to data outside of its file"):
-        open_program(with_external_data(location), 1, exact=True)
+        open_program(with_external_data(location), threads=1, exact=True)
 
 
 def homes_after(command: list[str | Path], home: Path, **environment: str) -> list[str]:

@@ -51,15 +51,16 @@ def test_noise_on_a_signal_that_is_zero_has_no_ratio() -> None:
 def test_altered_golden_codes_fail_with_what_was_altered(small_bundle: Path) -> None:
     bundle = Bundle.open(small_bundle)
     golden = bundle.golden()
-    y2 = golden.y2.copy()
+    y2 = golden.outputs["y2"].copy()
     y2[1, 2, 3, 4:7] ^= np.int8(1)
-    result = check_parity(open_session(bundle, "onnxruntime"), dataclasses.replace(golden, y2=y2))
+    altered = dataclasses.replace(golden, outputs={**golden.outputs, "y2": y2})
+    result = check_parity(open_session(bundle, "onnxruntime"), altered)
     assert not result.passed
     assert result.images == len(golden.x)
     assert (result.outputs["y1"].mismatches, result.outputs["y2"].mismatches) == (0, 3)
     assert result.outputs["y2"].max_lsb == 1
     assert result.codes_sha256 == bundle.manifest.golden_sha256
-    assert result.golden_sha256 == codes_sha256(golden.y1, y2) != result.codes_sha256
+    assert result.golden_sha256 == codes_sha256(golden.outputs["y1"], y2) != result.codes_sha256
 
 
 def test_expected_codes_are_those_of_the_snapped_features(
@@ -69,7 +70,7 @@ def test_expected_codes_are_those_of_the_snapped_features(
     due = expected(small_function, small_features)
     np.testing.assert_array_equal(due.x, q.dequantize(q.quantize(small_features)))
     assert np.abs(due.x - small_features).max() <= q.scale * 0.5001
-    np.testing.assert_array_equal(due.y1, evaluate(small_function, q.quantize(due.x))["y1"])
+    np.testing.assert_array_equal(due.outputs["y1"], evaluate(small_function, q.quantize(due.x))["y1"])
 
 
 @pytest.mark.parametrize("runtime", ["golden", "onnxruntime", "executorch"])
@@ -83,7 +84,7 @@ def test_flips_are_reported_apart_and_fail_nothing(
     assert result.flips is not None
     assert result.flips.inputs == small_features.size
     assert 0 < result.flips.off_grid <= small_features.size
-    assert result.flips.compared == due.y1.size + due.y2.size
+    assert result.flips.compared == due.outputs["y1"].size + due.outputs["y2"].size
     if runtime == "golden":
         assert result.flips.outputs == 0
 
@@ -92,7 +93,7 @@ def test_features_a_hair_off_a_tie_flip_and_are_counted(small_bundle: Path) -> N
     """Features on the other side of a tie than their snapped ones: every input is another code."""
     bundle = Bundle.open(small_bundle)
     due = expected(bundle.function(), np.zeros((1, 4, 16, 24), np.float32))
-    moved = due.x + np.float32(0.6 * bundle.manifest.input.scale)
+    moved = due.x + np.float32(0.6 * bundle.manifest.inputs[0].scale)
     result = check_parity(open_session(bundle, "golden"), due, unsnapped=moved)
     assert result.passed
     assert result.flips is not None

@@ -15,9 +15,10 @@ from litehrnet_stage2.apps.cli import app
 from litehrnet_stage2.apps.landmarks.pool import rendered
 from litehrnet_stage2.runtime import Bundle
 from litehrnet_stage2.runtime.coreml.predict import PredictionError, predict
-from litehrnet_stage2.runtime.devices import DeviceError, RunnerBuild, open_device_session, parse_device
+from litehrnet_stage2.runtime.devices import DeviceError, RunnerBuild, parse_device
 from litehrnet_stage2.runtime.devices.wheels import Wheel
 from litehrnet_stage2.runtime.latency import plan
+from litehrnet_stage2.runtime.programs.device_program import open_device_session
 
 NAMES = (
     "numpy",

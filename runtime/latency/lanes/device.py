@@ -8,18 +8,18 @@ from pathlib import Path
 import numpy as np
 
 from litehrnet_stage2.reference.contract.artifacts import LIBRARIES
+from litehrnet_stage2.reference.contract.manifest import BundleError, FileEntry
 from litehrnet_stage2.reference.errors import InputError
-from litehrnet_stage2.reference.manifest import BundleError, FileEntry
 from litehrnet_stage2.runtime.bundle import Bundle
-from litehrnet_stage2.runtime.devices import Device, DeviceError, EmulatedDevice, NativeRun
+from litehrnet_stage2.runtime.devices import Device, DeviceError, EmulatedDevice, NativeRun, RunOptions
 from litehrnet_stage2.runtime.devices.facts import DeviceFacts
-from litehrnet_stage2.runtime.devices.session import DeviceProgram
 from litehrnet_stage2.runtime.latency.candidates import with_codes
 from litehrnet_stage2.runtime.latency.lanes import Extras, Failed, ProcessReply, Tell, Timing
 from litehrnet_stage2.runtime.latency.plan import COUNTED_QUERIES, WARMUP_LEAST, Candidate, Plan
 from litehrnet_stage2.runtime.latency.result import Conditions, Environment, Instructions, Memory
 from litehrnet_stage2.runtime.latency.sampling import agree
 from litehrnet_stage2.runtime.latency.worth import Worth, assess
+from litehrnet_stage2.runtime.programs.device_program import DeviceProgram
 from litehrnet_stage2.runtime.session import OutputError
 
 WARMUP_QUERIES = 4 * WARMUP_LEAST
@@ -95,25 +95,19 @@ class DeviceLane:
             raise BundleError(f"{path} was changed since it was made: convert or build it again")
         inner = DeviceProgram(self._device, candidate.library, path, threads=candidate.threads or 1)
         program = with_codes(inner, self._bundle, candidate)
-        run = inner.measure(
-            program.prepare(inputs),
-            {}
-            if self._device.emulated
-            else {
-                "warmup": WARMUP_QUERIES,
-                "iterations": self._plan.queries,
-                "affinity": self._plan.affinity or None,
-            },
-        )
+        timed: RunOptions = {
+            "warmup": WARMUP_QUERIES,
+            "iterations": self._plan.queries,
+            "affinity": self._plan.affinity or None,
+        }
+        run = inner.measure(program.prepare(inputs), **({} if self._device.emulated else timed))
         version = self._versions[candidate.library] = run.runtime.rpartition(" ")[2]
         self._affinity = run.affinity
-        before = assess(program.finish((run.outputs[0], run.outputs[1])), self._bundle, candidate)
+        before = assess(program.finish(run.outputs), self._bundle, candidate)
         if before.failure(candidate, "") is not None:
             return ProcessReply(version=version, before=before)
         if isinstance(self._device, EmulatedDevice):
-            counted = self._device.count_instructions(
-                candidate.library, path, program.prepare(inputs[:1]), queries=COUNTED_QUERIES
-            )
+            counted = inner.count_instructions(program.prepare(inputs[:1]), queries=COUNTED_QUERIES)
             instructions = Instructions(per_inference=counted.per_inference, queries=counted.queries)
             return ProcessReply(version=version, before=before, instructions=instructions)
         if len(run.warmup_ns) < 2 * WARMUP_LEAST or not run.query_ns or min(*run.warmup_ns, *run.query_ns) <= 0:

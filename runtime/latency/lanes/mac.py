@@ -48,7 +48,7 @@ def mac_candidates(bundle: Bundle) -> list[Candidate]:
             fidelity=target == OWN,
             unit=unit,
             description={EXACT: "the integer function", OWN: "the Neural Engine's form, in float16"}[target],
-            coverage=bundle.manifest.coverage.get(target),
+            coverage=dataclasses.asdict(bundle.manifest.coverage[target]),
         )
         for target in targets
         for unit in UNITS

@@ -37,7 +37,7 @@ def record(candidate: Candidate, content: bytes, prepare: Callable[[Program], An
 
 
 def _onnxruntime(content: bytes, candidate: Candidate, prepare: Callable[[Program], Any], folder: Path) -> Trace:
-    from litehrnet_stage2.runtime.onnxruntime_session import OnnxRuntimeProgram, exact_settings
+    from litehrnet_stage2.runtime.programs.onnxruntime_program import OnnxRuntimeProgram, exact_settings
 
     settings = exact_settings() if candidate.exact else {}
     program = OnnxRuntimeProgram(content, candidate.threads or 1, settings=settings, trace=folder / "trace")
@@ -51,7 +51,7 @@ def _onnxruntime(content: bytes, candidate: Candidate, prepare: Callable[[Progra
 
 
 def _executorch(content: bytes, threads: int, prepare: Callable[[Program], Any], folder: Path) -> Trace:
-    from litehrnet_stage2.runtime.executorch_session import ExecuTorchProgram
+    from litehrnet_stage2.runtime.programs.executorch_program import ExecuTorchProgram
 
     program = ExecuTorchProgram(content, threads, traced=True)
     package = Path(next(iter(importlib.import_module("executorch").__path__)))

@@ -15,12 +15,14 @@ from typer.testing import CliRunner
 
 from litehrnet_stage2.apps import console
 from litehrnet_stage2.apps.cli import app
+from litehrnet_stage2.reference.contract.artifacts import Border
 from litehrnet_stage2.runtime import Bundle, check_parity
-from litehrnet_stage2.runtime.coreml.mac_session import MacSession
+from litehrnet_stage2.runtime.border import BorderProgram
 from litehrnet_stage2.runtime.coreml.predict import UNITS, PredictionError, predict
 from litehrnet_stage2.runtime.latency import SCHEMA_VERSION, Plan, Result, measure, tier_named
 from litehrnet_stage2.runtime.latency.lanes.mac import MacLane, mac_candidates
-from litehrnet_stage2.runtime.session import session_info
+from litehrnet_stage2.runtime.programs.coreml_program import CoreMlProgram
+from litehrnet_stage2.runtime.session import Session, session_info
 
 STAND_IN = Path(__file__).with_name("stand_in_worker.py")
 
@@ -89,7 +91,8 @@ def test_the_real_process_says_that_it_needs_a_mac(package: Path, features: np.n
 def test_a_session_predicts_a_batch_in_one_process(apple_bundle: Path) -> None:
     bundle = Bundle.open(apple_bundle)
     info = session_info(bundle, runtime="coreml", version="0", artifact=bundle.artifact("coreml"), threads=1)
-    session = MacSession(info, bundle, "cpu", worker=worker("answers"))
+    program = CoreMlProgram(apple_bundle / info.artifact, "cpu", worker=worker("answers"))
+    session = Session(info, BorderProgram(program, info.inputs, info.outputs, Border("float32")))
     assert check_parity(session, bundle.golden()).passed
     with pytest.raises(ValueError, match="every value must be finite"):
         session.run(np.full((1, 4, 16, 24), np.nan, np.float32))

@@ -8,16 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 
-from litehrnet_stage2.reference.manifest import BundleError
-from litehrnet_stage2.runtime.bundle import Bundle
-from litehrnet_stage2.runtime.program import Array, Outputs, Program
-from litehrnet_stage2.runtime.session import (
-    OutputError,
-    ProgramSession,
-    RuntimeUnavailableError,
-    Session,
-    session_info,
-)
+from litehrnet_stage2.reference.contract.manifest import BundleError
+from litehrnet_stage2.runtime.program import Arrays, Names, Program, RuntimeUnavailableError, as_file
 
 _EXTERNAL_DATA = "session.model_external_initializers_file_folder_path"
 """Where a file in memory has its external data: nowhere. Else it is the current folder, and no hash covers that."""
@@ -30,10 +22,19 @@ class OnnxRuntimeProgram(Program):
         content: the bytes of the file.
         threads: that share an operator's work.
         settings: of the session, by ONNX Runtime's keys.
+        names: of the inputs and outputs; by default the file's own, in its order.
         trace: where to record an event for each operator, if at all; `end_trace` closes it.
     """
 
-    def __init__(self, content: bytes, threads: int, *, settings: Mapping[str, str], trace: Path | None = None) -> None:
+    def __init__(
+        self,
+        content: bytes,
+        threads: int,
+        *,
+        settings: Mapping[str, str],
+        names: Names | None = None,
+        trace: Path | None = None,
+    ) -> None:
         ort = _onnxruntime()
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
@@ -53,24 +54,25 @@ class OnnxRuntimeProgram(Program):
             raise BundleError(
                 "the .onnx refers to data outside of its file, which no hash covers: convert the checkpoint again"
             ) from error
-        self._input = self._session.get_inputs()[0].name
-        self._names = [output.name for output in self._session.get_outputs()]
-        if len(self._names) != 2:
-            raise OutputError(f"the .onnx has {len(self._names)} outputs, not y1 and y2")
+        own = Names(
+            tuple(node.name for node in self._session.get_inputs()),
+            tuple(node.name for node in self._session.get_outputs()),
+        )
+        self._names = own if names is None else names
+        own.check("the .onnx", self._names)
 
-    def run(self, x: Array) -> Outputs:
+    def run(self, inputs: Arrays) -> Arrays:
         """One inference; the outputs are new arrays."""
-        y1, y2 = self._session.run(self._names, {self._input: x})
-        return y1, y2
+        return tuple(self._session.run(self._names.outputs, dict(zip(self._names.inputs, inputs, strict=True))))
 
     def end_trace(self) -> Path:
         """The file with the events of every run so far, as JSON."""
         return Path(self._session.end_profiling())
 
 
-def open_program(content: bytes, threads: int, *, exact: bool) -> OnnxRuntimeProgram:
+def open_program(content: bytes | Path, *, threads: int, exact: bool, names: Names | None = None) -> OnnxRuntimeProgram:
     """Open an `.onnx`: of a bundle, so that it computes the function (`exact`), or another with default settings."""
-    return OnnxRuntimeProgram(content, threads, settings=exact_settings() if exact else {})
+    return OnnxRuntimeProgram(as_file(content), threads, settings=exact_settings() if exact else {}, names=names)
 
 
 def exact_settings() -> dict[str, str]:
@@ -89,14 +91,6 @@ def exact_settings() -> dict[str, str]:
 def library_version() -> str:
     """Version of ONNX Runtime, which is imported."""
     return str(_onnxruntime().__version__)
-
-
-def open_session(bundle: Bundle, threads: int) -> Session:
-    """Open the `.onnx`, its hash checked before ONNX Runtime sees a byte of it."""
-    artifact = bundle.artifact("onnx")
-    content = bundle.read(artifact)
-    info = session_info(bundle, runtime="onnxruntime", version=library_version(), artifact=artifact, threads=threads)
-    return ProgramSession(info, open_program(content, threads, exact=True))
 
 
 def _onnxruntime() -> ModuleType:

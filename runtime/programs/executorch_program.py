@@ -9,15 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 
-from litehrnet_stage2.runtime.bundle import Bundle
-from litehrnet_stage2.runtime.program import Array, Outputs, Program
-from litehrnet_stage2.runtime.session import (
-    OutputError,
-    ProgramSession,
-    RuntimeUnavailableError,
-    Session,
-    session_info,
-)
+from litehrnet_stage2.runtime.program import Arrays, Names, Program, RuntimeUnavailableError, as_file
 
 
 class _ThreadPool:
@@ -72,36 +64,26 @@ class ExecuTorchProgram(Program):
             self._module = bindings._load_for_executorch_from_buffer(content, enable_etdump=traced)
         self._run = self._module.run_method
 
-    def run(self, x: Array) -> Outputs:
+    def run(self, inputs: Arrays) -> Arrays:
         """One inference; the outputs are views of the module's memory."""
         with _POOL:
-            outputs = self._run("forward", (self._from_numpy(x),), clone_outputs=False)
-        if len(outputs) != 2:
-            raise OutputError(f"the .pte returned {len(outputs)} outputs, not y1 and y2")
-        return outputs[0].numpy(), outputs[1].numpy()
+            outputs = self._run("forward", tuple(map(self._from_numpy, inputs)), clone_outputs=False)
+        return tuple(output.numpy() for output in outputs)
 
     def write_trace(self, path: Path) -> None:
         """Write the events of every run so far as an ETDump."""
         self._module.write_etdump_result_to_file(str(path))
 
 
-def open_program(content: bytes, threads: int, *, exact: bool) -> ExecuTorchProgram:
-    """Open a `.pte`; whether it is a bundle's (`exact`) makes no difference here."""
-    return ExecuTorchProgram(content, threads)
+def open_program(content: bytes | Path, *, threads: int, exact: bool, names: Names | None = None) -> ExecuTorchProgram:
+    """Open a `.pte`, which knows no names; whether it is exact makes no difference here."""
+    return ExecuTorchProgram(as_file(content), threads)
 
 
 def library_version() -> str:
     """Version of ExecuTorch, which is imported."""
     _bindings()
     return version("executorch")
-
-
-def open_session(bundle: Bundle, threads: int) -> Session:
-    """Open the `.pte`, its hash checked before ExecuTorch sees a byte of it."""
-    artifact = bundle.artifact("executorch")
-    content = bundle.read(artifact)
-    info = session_info(bundle, runtime="executorch", version=library_version(), artifact=artifact, threads=threads)
-    return ProgramSession(info, open_program(content, threads, exact=True))
 
 
 def _bindings() -> ModuleType:
