@@ -147,7 +147,7 @@ def test_a_thread_count_below_one_is_refused(small_bundle: Path) -> None:
         open_session(small_bundle, "golden", threads=0)
 
 
-SPEC = TensorSpec(name="y1", shape=(1, 1, 1, 3), scale=0.1, zero_point=-2)
+SPEC = TensorSpec(name="y1", shape=(1, 1, 1, 3), scale=float(np.float32(0.1)), zero_point=-2)
 
 
 def test_floats_on_the_grid_are_codes() -> None:
