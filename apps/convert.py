@@ -242,9 +242,7 @@ def _of_size(features: NDArray[np.float32], size: tuple[int, int] | None) -> NDA
 
 
 def _summary(manifest: Manifest) -> Table:
-    table = console.table(
-        "artifact", "file", "size", "in int8", "in float", "delegates", title="Converted"
-    )
+    table = console.table("artifact", "file", "size", "in int8", "in float", "delegates", title="Converted")
     for name, artifact in manifest.artifacts.items():
         coverage, file = manifest.coverage[name], artifact.file
         size = sum(e.size_bytes for path, e in manifest.files.items() if path == file or path.startswith(f"{file}/"))

@@ -24,7 +24,7 @@ from torch import nn
 from litehrnet_stage2.reference import golden
 from litehrnet_stage2.reference.errors import InputError
 from litehrnet_stage2.reference.freeze import freeze
-from litehrnet_stage2.reference.integer_function import IntegerFunction, Quantization
+from litehrnet_stage2.reference.integer_function import IntegerFunction
 from litehrnet_stage2.reference.network import QuantizedNetwork
 from litehrnet_stage2.reference.qat import QATStage2
 from litehrnet_stage2.runtime import Session, open_session
@@ -198,7 +198,7 @@ def _each(inputs: Inputs) -> tuple[Floats, ...]:
 
 def _snapping(session: Session) -> Run:
     """Run a session on inputs that lie on its input grid, so that all runtimes and golden see the same codes."""
-    q = Quantization(np.float32(session.info.input.scale), session.info.input.zero_point)
+    q = session.info.inputs[0].quantization
 
     def run(inputs: Inputs) -> Outputs:
         (features,) = _each(inputs)

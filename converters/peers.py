@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from litehrnet_stage2.reference.cache_folder import cache_root
 from litehrnet_stage2.reference.contract.manifest import FUNCTION, GOLDEN
-from litehrnet_stage2.reference.errors import Stage2Error
+from litehrnet_stage2.reference.errors import InputError, Stage2Error
 from litehrnet_stage2.reference.integer_function import IntegerFunction
 from litehrnet_stage2.runtime.bundle import Bundle
 from litehrnet_stage2.runtime.devices.cache import build_once, fingerprint

@@ -38,7 +38,7 @@ class Border:
 
     def __post_init__(self) -> None:
         if self.offset != (due := 128 if self.dtype == "uint8" else 0):
-            raise ValueError(f"the offset of {self.dtype} is {due}, not {self.offset}")
+            raise InputError(f"the offset of {self.dtype} is {due}, not {self.offset}")
 
     @property
     def codes(self) -> bool:

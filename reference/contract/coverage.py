@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from litehrnet_stage2.reference.errors import Stage2Error
+from litehrnet_stage2.reference.errors import InputError, Stage2Error
 
 
 class CoverageError(Stage2Error):
@@ -30,7 +30,7 @@ class Coverage:
 
     def __post_init__(self) -> None:
         if odd := [kind for kind in (*self.int8, *self.floating, *self.boundary) if not kind.isprintable()]:
-            raise ValueError(f"{odd[0]!a:.60} is no operator")
+            raise InputError(f"{odd[0]!a:.60} is no operator")
 
     def check(self, expected: Coverage, target: str) -> Coverage:
         """Return self if it is as expected.

@@ -64,14 +64,14 @@ class TensorSpec:
     def __post_init__(self) -> None:
         check_printable([self.name])
         if len(self.shape) != 4 or self.shape[0] != 1 or min(self.shape) < 1 or math.prod(self.shape) >= MOST_ELEMENTS:
-            raise ValueError(f"its shape is {list(self.shape)}, not [1, C, H, W] of fewer than 2^31 elements")
+            raise InputError(f"its shape is {list(self.shape)}, not [1, C, H, W] of fewer than 2^31 elements")
         with np.errstate(all="ignore"):
             if not (self.scale > 0 and float(np.float32(self.scale)) == self.scale):
-                raise ValueError(f"its scale is {self.scale!r}, not a positive float32")
+                raise InputError(f"its scale is {self.scale!r}, not a positive float32")
         if not -128 <= self.zero_point <= 127:
-            raise ValueError(f"its zero point is {self.zero_point}, not an int8")
+            raise InputError(f"its zero point is {self.zero_point}, not an int8")
         if self.kind == "pixels" and (self.scale, self.zero_point) != (float(np.float32(1 / 255)), -128):
-            raise ValueError("it takes pixels, but its scale is not 1/255 or its zero point not -128")
+            raise InputError("it takes pixels, but its scale is not 1/255 or its zero point not -128")
 
     @property
     def quantization(self) -> Quantization:
@@ -104,7 +104,7 @@ class FileEntry:
 
     def __post_init__(self) -> None:
         if not _SHA256.fullmatch(self.sha256) or self.size_bytes < 0:
-            raise ValueError("it has no SHA-256 or no size")
+            raise InputError("it has no SHA-256 or no size")
 
     @classmethod
     def of(cls, content: bytes) -> FileEntry:
@@ -181,14 +181,14 @@ class Manifest:
     def __post_init__(self) -> None:
         names = [spec.name for spec in (*self.inputs, *self.outputs)]
         if not (self.inputs and self.outputs) or len(set(names)) < len(names):
-            raise ValueError(f"its inputs and outputs (={names}) are not one or more, of different names")
+            raise InputError(f"its inputs and outputs (={names}) are not one or more, of different names")
         check_printable([self.name, *self.artifacts, *self.coverage, *self.versions, *self.versions.values()])
         for name in self.files:
             check_inside(name)
         if not _SHA256.fullmatch(self.golden_sha256):
-            raise ValueError("golden_sha256 is no SHA-256")
+            raise InputError("golden_sha256 is no SHA-256")
         if self.artifacts.keys() != self.coverage.keys():
-            raise ValueError("artifacts and coverage do not name the same artifacts")
+            raise InputError("artifacts and coverage do not name the same artifacts")
 
     def write(self, folder: Path) -> None:
         """Write `manifest.json` and `manifest.sha256` into a folder."""
@@ -261,7 +261,7 @@ def check_printable(texts: Iterable[str]) -> None:
     """
     for text in texts:
         if not (text.isprintable() and 0 < len(text) <= 200):
-            raise ValueError(f"{text!a:.60} is no name: 1 to 200 letters that can be printed")
+            raise InputError(f"{text!a:.60} is no name: 1 to 200 letters that can be printed")
 
 
 def _seal(content: bytes) -> bytes:

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from litehrnet_stage2.reference.errors import InputError
 from litehrnet_stage2.reference.operators.operator import Operator, Shape
 from litehrnet_stage2.reference.quantization import Codes, Quantization
 
@@ -23,7 +24,7 @@ class Concat(Operator):
         """`[N, C1 + C2 + ..., H, W]`."""
         count, _, *size = inputs[0]
         if any((shape[0], *shape[2:]) != (count, *size) for shape in inputs):
-            raise ValueError(f"`{self.name}` joins tensors of different sizes: {[list(shape) for shape in inputs]}")
+            raise InputError(f"`{self.name}` joins tensors of different sizes: {[list(shape) for shape in inputs]}")
         return (count, sum(shape[1] for shape in inputs), *size)
 
     def evaluate(self, codes: Sequence[Codes], reads: Sequence[Quantization], out: Quantization) -> Codes:

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from litehrnet_stage2.reference.errors import InputError
 from litehrnet_stage2.reference.operators.operator import Operator, Shape
 from litehrnet_stage2.reference.quantization import QMIN, Codes, Quantization
 
@@ -31,9 +32,9 @@ class MaxPool(Operator):
         for field, length, least in (("kernel", 2, 1), ("stride", 2, 1), ("padding", 4, 0)):
             value = getattr(self, field)
             if type(value) is not tuple or len(value) != length or any(type(v) is not int or v < least for v in value):
-                raise ValueError(f"`{field}` (={value}) of `{self.name}` must be {length} integers >= {least}")
+                raise InputError(f"`{field}` (={value}) of `{self.name}` must be {length} integers >= {least}")
         if any(cells >= size for cells, size in zip(self.padding, self.kernel * 2, strict=True)):
-            raise ValueError(f"`padding` (={self.padding}) of `{self.name}` must be less than its kernel {self.kernel}")
+            raise InputError(f"`padding` (={self.padding}) of `{self.name}` must be less than its kernel {self.kernel}")
 
     def shape(self, *inputs: Shape) -> Shape:
         """`[N, C, H', W']`."""
@@ -42,7 +43,7 @@ class MaxPool(Operator):
         sizes = (height + top + bottom, width + left + right)
         out = tuple((size - k) // s + 1 for size, k, s in zip(sizes, self.kernel, self.stride, strict=True))
         if min(out) < 1:
-            raise ValueError(f"the window {self.kernel} of `{self.name}` is larger than its input {list(inputs[0])}")
+            raise InputError(f"the window {self.kernel} of `{self.name}` is larger than its input {list(inputs[0])}")
         return (count, channels, *out)
 
     def evaluate(self, codes: Sequence[Codes], reads: Sequence[Quantization], out: Quantization) -> Codes:

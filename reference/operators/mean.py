@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from litehrnet_stage2.reference import runtime_rules
+from litehrnet_stage2.reference.errors import InputError
 from litehrnet_stage2.reference.operators.operator import Check, Operator, Shape
 from litehrnet_stage2.reference.quantization import Codes, Quantization, saturate
 
@@ -28,13 +29,13 @@ class Mean(Operator):
     def __post_init__(self) -> None:
         super().__post_init__()
         if type(self.cells) is not int or not 1 <= self.cells <= MOST_CELLS:
-            raise ValueError(f"`cells` (={self.cells!r}) of `{self.name}` must lie in [1, {MOST_CELLS}]")
+            raise InputError(f"`cells` (={self.cells!r}) of `{self.name}` must lie in [1, {MOST_CELLS}]")
 
     def shape(self, *inputs: Shape) -> Shape:
         """`[N, C, 1, 1]`."""
         count, channels, height, width = inputs[0]
         if height * width != self.cells:
-            raise ValueError(f"`{self.name}` takes the mean of {self.cells} cells, but reads {height}x{width}")
+            raise InputError(f"`{self.name}` takes the mean of {self.cells} cells, but reads {height}x{width}")
         return count, channels, 1, 1
 
     def evaluate(self, codes: Sequence[Codes], reads: Sequence[Quantization], out: Quantization) -> Codes:

@@ -9,6 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from litehrnet_stage2.reference import runtime_rules
+from litehrnet_stage2.reference.errors import InputError
 from litehrnet_stage2.reference.operators.operator import Check, Operator, Shape
 from litehrnet_stage2.reference.quantization import Codes, Quantization, saturate
 
@@ -25,7 +26,7 @@ class Mul(Operator):
         """That of the first input; the second has the same, or `[N,C,1,1]`."""
         left, right = inputs
         if right not in (left, (*left[:2], 1, 1)):
-            raise ValueError(f"`{self.name}` multiplies tensors of shapes {list(left)} and {list(right)}")
+            raise InputError(f"`{self.name}` multiplies tensors of shapes {list(left)} and {list(right)}")
         return left
 
     def evaluate(self, codes: Sequence[Codes], reads: Sequence[Quantization], out: Quantization) -> Codes:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from litehrnet_stage2.reference.errors import InputError
 from litehrnet_stage2.reference.operators.operator import Operator, Shape
 from litehrnet_stage2.reference.quantization import Codes, Quantization
 
@@ -24,7 +25,7 @@ class Nearest(Operator):
     def __post_init__(self) -> None:
         super().__post_init__()
         if type(self.factor) is not int or not 2 <= self.factor <= 64:
-            raise ValueError(f"`factor` (={self.factor!r}) of `{self.name}` must be a whole number from 2 to 64")
+            raise InputError(f"`factor` (={self.factor!r}) of `{self.name}` must be a whole number from 2 to 64")
 
     def shape(self, *inputs: Shape) -> Shape:
         """`[N, C, factor*H, factor*W]`."""

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from litehrnet_stage2.reference import runtime_rules
+from litehrnet_stage2.reference.errors import InputError
 from litehrnet_stage2.reference.operators.operator import Check, Operator, Shape
 from litehrnet_stage2.reference.quantization import QMAX, QMIN, Codes, Quantization, saturate
 
@@ -44,7 +45,7 @@ class Table(Operator):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.function not in FUNCTIONS:
-            raise ValueError(f"`function` (={self.function!r}) of `{self.name}` must be one of {', '.join(FUNCTIONS)}")
+            raise InputError(f"`function` (={self.function!r}) of `{self.name}` must be one of {', '.join(FUNCTIONS)}")
 
     def shape(self, *inputs: Shape) -> Shape:
         """That of its input."""

@@ -13,7 +13,7 @@ from litehrnet_stage2.runtime.bundle import Bundle
 from litehrnet_stage2.runtime.devices.device import Device, EmulatedDevice, InstructionCount, NativeRun, RunOptions
 from litehrnet_stage2.runtime.devices.facts import DeviceFacts
 from litehrnet_stage2.runtime.program import Arrays, Program
-from litehrnet_stage2.runtime.session import Session, session_info
+from litehrnet_stage2.runtime.session import Session, check_threads, session_info
 
 
 class DeviceProgram(Program):
@@ -88,8 +88,7 @@ def open_device_session(bundle: Bundle | Path, runtime: str, device: Device, *, 
     row = DEVICE_RUNTIMES.get(runtime)
     if row is None or row.artifact is None:
         raise InputError(f"devices do not run {runtime!r}: their runtimes are {', '.join(DEVICE_RUNTIMES)}")
-    if threads < 1:
-        raise InputError(f"`threads` (={threads}) must be at least 1")
+    check_threads(threads)
     opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
     file = opened.artifact(row.artifact.name)
     content, manifest = opened.read(file), opened.manifest

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from litehrnet_stage2.reference.contract.manifest import TensorSpec
+from litehrnet_stage2.reference.errors import InputError
 from litehrnet_stage2.runtime.web.golden_codes import GoldenCodes, kind_of
 
 REPORT_BYTES = 64 * 1024
