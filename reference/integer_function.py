@@ -225,7 +225,7 @@ def check_printable(values: Any) -> None:
         ValueError: one does, or is.
     """
     if isinstance(values, str) and not (values.isprintable() and len(values) <= LONGEST_NAME):
-        raise ValueError(f"{values!a:.60} is no name: at most {LONGEST_NAME} letters that can be printed")
+        raise InputError(f"{values!a:.60} is no name: at most {LONGEST_NAME} letters that can be printed")
     if isinstance(values, dict):
         values = [*values, *values.values()]
     if isinstance(values, list):

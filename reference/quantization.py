@@ -41,6 +41,10 @@ class Quantization:
         return self.scale * (codes.astype(np.float32) - np.float32(self.zero_point))
 
 
+PIXELS = Quantization(np.float32(1 / 255), QMIN)
+"""Of an input of pixels: the code is the pixel minus 128, and nothing rounds."""
+
+
 def saturate(values: NDArray[np.number]) -> Codes:
     """Clamp whole numbers, of any shape and dtype, to int8."""
     codes: Codes = np.clip(values, QMIN, QMAX).astype(np.int8)

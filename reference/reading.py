@@ -25,7 +25,7 @@ class ReadError(InputError):
     """A network has steps that have no int8 form here."""
 
 
-class Unreadable(Exception):  # noqa: N818  # never leaves this module: it becomes part of a ReadError
+class Unreadable(InputError):  # noqa: N818  # it becomes part of a ReadError
     """One step cannot be read; the message says why, and the remedy."""
 
 

@@ -72,6 +72,8 @@ class BorderProgram(Program):
         x = x if self._border.codes else x.astype(self._border.dtype, copy=False)
         if self._border.layout == "NCHW":
             return np.ascontiguousarray(x)
+        if len(crossing := self._border.shape(x.shape)) < x.ndim:
+            return np.ascontiguousarray(x).reshape(crossing)
         last = np.ascontiguousarray(x.transpose(0, 2, 3, 1))
         return last if self._border.layout == "NHWC" else last.transpose(0, 3, 1, 2)
 
@@ -79,6 +81,10 @@ class BorderProgram(Program):
         """The outputs as NCHW, their number and shapes checked."""
         if len(outputs) != len(self._outputs):
             raise OutputError(f"the artifact gave {len(outputs)} outputs, where its manifest has {len(self._outputs)}")
+        outputs = tuple(
+            y.reshape(spec.shape) if y.shape == self._border.shape(spec.shape) and y.ndim < len(spec.shape) else y
+            for y, spec in zip(outputs, self._outputs, strict=True)
+        )
         if self._border.layout == "NHWC":
             outputs = tuple(y.transpose(0, 3, 1, 2) for y in outputs)
         for y, spec in zip(outputs, self._outputs, strict=True):

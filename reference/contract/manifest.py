@@ -29,6 +29,7 @@ from litehrnet_stage2.reference.contract.coverage import Coverage
 from litehrnet_stage2.reference.errors import InputError
 from litehrnet_stage2.reference.files import read_regular
 from litehrnet_stage2.reference.integer_function import IntegerFunction, Quantization, Tensor
+from litehrnet_stage2.reference.quantization import PIXELS
 
 SCHEMA_VERSION = "2.0"
 FILE_NAME, HASH_NAME = "manifest.json", "manifest.sha256"
@@ -87,7 +88,8 @@ def border_specs(function: IntegerFunction) -> tuple[Specs, Specs]:
 
     def spec(name: str, tensor: Tensor) -> TensorSpec:
         q = tensor.quantization
-        return TensorSpec(name=name, shape=tensor.shape, scale=float(q.scale), zero_point=q.zero_point)
+        kind: Literal["float", "pixels"] = "pixels" if name in function.inputs and q == PIXELS else "float"
+        return TensorSpec(name=name, shape=tensor.shape, scale=float(q.scale), zero_point=q.zero_point, kind=kind)
 
     return (
         tuple(spec(name, function.tensors[name]) for name in function.inputs),
