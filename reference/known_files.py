@@ -7,7 +7,6 @@ made a second ago is not tried first, and one that came from elsewhere is tried 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from pathlib import Path
 
 from litehrnet_stage2.reference.cache_folder import CacheError, cache_root, private_folder
@@ -15,28 +14,22 @@ from litehrnet_stage2.reference.cache_folder import CacheError, cache_root, priv
 _REMEMBERED: set[str] = set()  # where the cache cannot be used, this process still knows
 
 
-def remember(content: bytes, how: str = "made") -> None:
-    """Know content from now on: `made` by this user, or in which library and version it was `opened`."""
-    mark = _mark(content, how)
-    _REMEMBERED.add(mark)
+def remember(sha256: str, how: str = "made") -> None:
+    """Know an artifact from now on: `made` by this user, or in which library and version it was opened."""
+    _REMEMBERED.add(f"{sha256}.{how}")
     with contextlib.suppress(OSError, CacheError):
-        (private_folder(_folder()) / mark).touch()
+        (private_folder(_folder()) / f"{sha256}.{how}").touch()
 
 
-def is_known(content: bytes, how: str = "made") -> bool:
-    """Whether content is known so."""
-    mark = _mark(content, how)
-    if mark in _REMEMBERED:
+def is_known(sha256: str, how: str = "made") -> bool:
+    """Whether an artifact is known so."""
+    if f"{sha256}.{how}" in _REMEMBERED:
         return True
     try:
-        return (private_folder(_folder()) / mark).is_file()
+        return (private_folder(_folder()) / f"{sha256}.{how}").is_file()
     except (OSError, CacheError):
         return False
 
 
 def _folder() -> Path:
     return cache_root() / "known"
-
-
-def _mark(content: bytes, how: str) -> str:
-    return f"{hashlib.sha256(content).hexdigest()}.{how}"

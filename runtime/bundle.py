@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -165,12 +164,8 @@ class Bundle:
         return into / name
 
     def sha256(self, name: str) -> str:
-        """SHA-256 of an artifact; of one that is a folder, over a line `<sha256>  <path>` for each of its files."""
-        if name in self.manifest.files:
-            return self.manifest.files[name].sha256
-        inside = sorted(file for file in self.manifest.files if file.startswith(f"{name}/"))
-        lines = "".join(f"{self.manifest.files[file].sha256}  {file}\n" for file in inside)
-        return hashlib.sha256(lines.encode()).hexdigest()
+        """SHA-256 of an artifact, as `Manifest.sha256`."""
+        return self.manifest.sha256(name)
 
     def function(self) -> IntegerFunction:
         """The integer function.

@@ -30,6 +30,7 @@ from litehrnet_stage2.runtime.program import (
     library_version,
     open_program,
 )
+from litehrnet_stage2.runtime.trial import Request, try_first
 
 MOST_THREADS = 256
 
@@ -209,9 +210,12 @@ def open_session(bundle: Bundle | Path, runtime: str, *, threads: int = 1) -> Se
     version = library_version(row.library)
     specs = opened.manifest.inputs, opened.manifest.outputs
     names = Names(*(tuple(spec.name for spec in of) for of in specs))
+    border = Border("int8") if row.artifact is None else opened.manifest.artifacts[row.artifact.name].border
+    trial = Request(library=row.library, exact=row.exact, inputs=specs[0], outputs=specs[1], border=border)
 
     def opened_from(content: bytes | Path) -> Program:
         try:
+            try_first(trial, content, sha256=opened.sha256(file), version=version)
             return open_program(row.library, content, threads=threads, exact=row.exact, names=names)
         except InputError as error:
             raise BundleError(f"{opened.folder / file} cannot be opened: {error}") from error
@@ -221,7 +225,6 @@ def open_session(bundle: Bundle | Path, runtime: str, *, threads: int = 1) -> Se
             program = opened_from(opened.extract(file, Path(folder)))
     else:
         program = opened_from(opened.read(file))
-    border = Border("int8") if row.artifact is None else opened.manifest.artifacts[row.artifact.name].border
     info = session_info(opened, runtime=runtime, version=version, artifact=file, threads=threads)
     return Session(info, BorderProgram(program, *specs, border))
 

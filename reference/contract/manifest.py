@@ -192,6 +192,14 @@ class Manifest:
         if self.artifacts.keys() != self.coverage.keys():
             raise InputError("artifacts and coverage do not name the same artifacts")
 
+    def sha256(self, name: str) -> str:
+        """SHA-256 of an artifact; of one that is a folder, over a line `<sha256>  <path>` for each of its files."""
+        if name in self.files:
+            return self.files[name].sha256
+        inside = sorted(file for file in self.files if file.startswith(f"{name}/"))
+        lines = "".join(f"{self.files[file].sha256}  {file}\n" for file in inside)
+        return hashlib.sha256(lines.encode()).hexdigest()
+
     def write(self, folder: Path) -> None:
         """Write `manifest.json` and `manifest.sha256` into a folder."""
         text = json.dumps(dataclasses.asdict(self), indent=2, allow_nan=False) + "\n"

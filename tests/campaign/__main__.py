@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import queue
 import subprocess
 import sys
@@ -28,7 +29,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT))
 
 from tests.campaign import judge, originals  # noqa: E402
-from tests.campaign.judge import MOST_S, Verdict, Victim  # noqa: E402
+from tests.campaign.judge import Verdict, Victim  # noqa: E402
 
 PAGE = ROOT / "docs" / "security.md"
 SEED = 20261125
@@ -36,11 +37,12 @@ SEED = 20261125
 
 @dataclass(frozen=True)
 class Row:
-    """A victim of the table: its module and function in `tests.campaign`, and how many cases it gets."""
+    """A victim of the table: its module and function in `tests.campaign`, how many cases it gets, and for how long."""
 
     module: str
     function: str
     count: int
+    most_s: float = 30.0
 
     def load(self) -> Victim:
         """The function; a victim imports what it attacks."""
@@ -49,6 +51,13 @@ class Row:
 
 
 VICTIMS: Mapping[str, Row] = {
+    "bundle, damaged": Row("bundles", "accidents", 500),
+    "manifest, hash made good": Row("bundles", "manifests", 400, 120),
+    "function, hash made good": Row("bundles", "functions", 300, 120),
+    "golden codes, hash made good": Row("bundles", "goldens", 250),
+    ".mlpackage, hashes made good": Row("bundles", "packages", 60, 180),
+    ".onnx, hash made good": Row("bundles", "onnx", 60, 180),
+    ".pte, hash made good": Row("bundles", "pte", 40, 180),
     "checkpoint, damaged": Row("checkpoints", "accidents", 300),
     "checkpoint, hash made good": Row("checkpoints", "hostile", 500),
     "checkpoint of a run": Row("checkpoints", "runs", 150),
@@ -57,6 +66,7 @@ VICTIMS: Mapping[str, Row] = {
     "device's reply": Row("devices", "replies", 400),
     "device's facts": Row("devices", "facts", 300),
     "device's transfers": Row("devices", "transfers", 60),
+    "the command line": Row("commands", "all_of_them", 60, 300),
 }
 
 
@@ -91,6 +101,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="campaign-") as temporary:
         folder = Path(temporary, "originals")
         folder.mkdir()
+        os.environ["LITEHRNET_STAGE2_CACHE"] = str(Path(temporary, "cache"))
         originals.make(folder)
         for name, row in VICTIMS.items():
             if flags.only not in name:
@@ -113,7 +124,7 @@ def run(name: str, folder: Path, scratch: Path, count: int, seed: int) -> Tally:
     while begun < count:
         words = [str(Path(__file__)), "--seed", str(seed), "--serve", name, folder, scratch, str(begun), str(count)]
         start, what = time.monotonic(), "at its beginning"
-        with _lines([sys.executable, "-P", *map(str, words)]) as (process, lines):
+        with _lines([sys.executable, "-P", *map(str, words)], VICTIMS[name].most_s) as (process, lines):
             for said in lines:
                 if "begins" in said:
                     what, start, begun = said["begins"], time.monotonic(), begun + 1
@@ -129,7 +140,7 @@ def run(name: str, folder: Path, scratch: Path, count: int, seed: int) -> Tally:
 
 
 @contextlib.contextmanager
-def _lines(words: list[str]) -> Iterator[tuple[subprocess.Popen[str], Iterator[dict[str, Any]]]]:
+def _lines(words: list[str], most_s: float) -> Iterator[tuple[subprocess.Popen[str], Iterator[dict[str, Any]]]]:
     """A process and what it says, until it ends or says nothing for twice as long as a case may take."""
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         assert process.stdout is not None
@@ -139,7 +150,7 @@ def _lines(words: list[str]) -> Iterator[tuple[subprocess.Popen[str], Iterator[d
 
         def lines() -> Iterator[dict[str, Any]]:
             with contextlib.suppress(queue.Empty):
-                while (text := said.get(timeout=2 * MOST_S + 60)) is not None:
+                while (text := said.get(timeout=2 * most_s + 60)) is not None:
                     yield json.loads(text)
 
         try:
@@ -157,7 +168,7 @@ def serve(name: str, folder: str, scratch: str, start: str, count: str, *, seed:
     victim = VICTIMS[name].load()
     cases = victim(Path(folder), Path(scratch), seed)
     judge.limit_this_process()
-    judge.serve(cases, int(start), int(count))
+    judge.serve(cases, int(start), int(count), VICTIMS[name].most_s)
 
 
 def line(name: str, tally: Tally) -> str:

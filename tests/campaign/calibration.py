@@ -45,7 +45,7 @@ def files(folder: Path, scratch: Path, seed: int) -> Iterator[Case]:
         elif kind == "flips":
             path.write_bytes(many_flips(good[:160], rng) + good[160:])
         elif kind == "header":
-            what, bad = _header(rng)
+            what, bad = lying_header(rng)
             path.write_bytes(bad + payload)
         elif kind == "values":
             what = str(value := rng.choice([np.nan, np.inf, -np.inf, 1e38, 0.0, 1e-45]))
@@ -67,7 +67,7 @@ def _shards(path: Path) -> None:
     FeatureShards([path], channels=4).gather([0])
 
 
-def _header(rng: np.random.Generator) -> tuple[str, bytes]:
+def lying_header(rng: np.random.Generator) -> tuple[str, bytes]:
     shape, descr, order = (str(values[rng.integers(len(values))]) for values in (SHAPES, DESCRS, ORDERS))
     version = VERSIONS[rng.integers(len(VERSIONS)) if rng.integers(3) == 0 else 0]
     text = f"{{'descr': {descr}, 'fortran_order': {order}, 'shape': {shape}, }}"
@@ -107,7 +107,7 @@ def _odd(path: Path, rng: np.random.Generator) -> str:
         path.mkdir()
     elif what == "sparse":
         with path.open("wb") as file:
-            file.write(_header(rng)[1])
+            file.write(lying_header(rng)[1])
             file.truncate(2**37)
     elif what == "link to itself":
         path.symlink_to(path)

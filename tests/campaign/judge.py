@@ -11,11 +11,11 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from litehrnet_stage2.reference.errors import Stage2Error
 
-MOST_S = 30.0
 MOST_BYTES = 2**31
 LONGEST_SENTENCE = 3000
 
@@ -56,17 +56,17 @@ class TooLong(BaseException):
     """A case did not end in time."""
 
 
-def judge(case: Case) -> Verdict:
-    """Try a case."""
+def judge(case: Case, most_s: float) -> Verdict:
+    """Try a case for so many seconds at most."""
     start = time.monotonic()
     signal.signal(signal.SIGALRM, _too_long)
-    signal.setitimer(signal.ITIMER_REAL, MOST_S)
+    signal.setitimer(signal.ITIMER_REAL, most_s)
     try:
-        with contextlib.redirect_stdout(None), contextlib.redirect_stderr(None):
+        with Path(os.devnull).open("w") as sink, contextlib.redirect_stdout(sink), contextlib.redirect_stderr(sink):
             case.run()
         outcome, said = ("finding", "it was taken, and is not what it was") if case.due else ("harmless", "")
     except TooLong:
-        outcome, said = "finding", f"it did not end within {MOST_S:g} s"
+        outcome, said = "finding", f"it did not end within {most_s:g} s"
     except (Stage2Error, OSError) as error:
         outcome, said = _sentence(error)
     except BaseException as error:  # what is looked for: whatever is not a refusal
@@ -90,14 +90,13 @@ def _traceback(error: BaseException) -> str:
 
 
 def limit_this_process() -> None:
-    """Give this process so much memory beyond what it has, and no core file."""
-    with open("/proc/self/statm") as file:  # noqa: PTH123
-        has = int(file.read().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (has + MOST_BYTES,) * 2)
+    """Give this process, and what it starts, so much memory beyond what it has, and no core file."""
+    has = int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_DATA, (has + MOST_BYTES,) * 2)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def serve(cases: Iterator[Case], start: int, count: int) -> None:
+def serve(cases: Iterator[Case], start: int, count: int, most_s: float) -> None:
     """Judge the cases from `start` on, and print a line of JSON for each."""
     report = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
@@ -106,7 +105,7 @@ def serve(cases: Iterator[Case], start: int, count: int) -> None:
         if index < start:
             continue
         print(json.dumps({"begins": case.what[:300]}), file=report)
-        print(json.dumps(asdict(judge(case))), file=report)
+        print(json.dumps(asdict(judge(case, most_s))), file=report)
 
 
 def _too_long(number: int, frame: object) -> None:
