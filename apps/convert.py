@@ -60,6 +60,25 @@ def convert(
         str | None,
         typer.Option(help="HxW of the features to build for, if other than that of --calibration or the checkpoint."),
     ] = None,
+    network: Annotated[
+        str | None,
+        typer.Option(
+            help="A whole network instead of a Stage2: MODULE:NAME of a function that returns the module. It is "
+            "imported, so its code runs; --checkpoint is then its state dict as .safetensors, or nothing."
+        ),
+    ] = None,
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--input",
+            help="With --network, for each input of `forward`: NAME=1xCxHxW, and :pixels behind it where it takes an "
+            "image in [0, 1], which artifacts then take as uint8.",
+        ),
+    ] = None,
+    outputs: Annotated[
+        list[str] | None,
+        typer.Option("--output", help="With --network, names of the outputs, if not the keys of what it returns."),
+    ] = None,
     silu_floor: Annotated[
         float | None,
         typer.Option(
@@ -96,24 +115,70 @@ def convert(
         stage2 convert --checkpoint mine.safetensors --calibration features.npy --out bundle
 
         stage2 convert --checkpoint runs/qat/qat.safetensors --out bundle
+
+        stage2 convert --network my_package.model:make --checkpoint w.safetensors
+        --input images=1x3x256x512:pixels --calibration images.npy --out bundle
     """
     with console.working(verbose=verbose) as progress:
-        manifest = convert_to_bundle(
-            out,
-            checkpoint=checkpoint,
-            calibration=calibration,
-            size=parse_size(size),
-            silu_floor=silu_floor,
-            targets=[name.strip() for name in targets.split(",") if name.strip()],
-            coreml_target=coreml_target,
-            progress=progress,
-        )
+        chosen = [name.strip() for name in targets.split(",") if name.strip()]
+        if network is not None:
+            manifest = _convert_named(
+                network, out, checkpoint, inputs or [], outputs, calibration, chosen, coreml_target, progress
+            )
+        elif inputs or outputs:
+            raise InputError("--input and --output belong to a whole network: name it with --network MODULE:NAME")
+        else:
+            manifest = convert_to_bundle(
+                out,
+                checkpoint=checkpoint,
+                calibration=calibration,
+                size=parse_size(size),
+                silu_floor=silu_floor,
+                targets=chosen,
+                coreml_target=coreml_target,
+                progress=progress,
+            )
         console.write_json(manifest, json)
         found = quality.quality(out)
     if str(json) != "-":
         console.out.print(_summary(manifest))
         quality.show(found)
         console.out.print(f"Bundle: {out}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _convert_named(
+    network: str,
+    out: Path,
+    checkpoint: Path | None,
+    inputs: Sequence[str],
+    outputs: Sequence[str] | None,
+    calibration: str | None,
+    targets: Sequence[str],
+    coreml_target: str,
+    progress: Progress,
+) -> Manifest:
+    """Convert a whole network as the command line names it."""
+    from litehrnet_stage2.apps.convert_network import convert_network
+    from litehrnet_stage2.apps.network_source import load_inputs, load_network, parse_input
+
+    declared = [parse_input(text) for text in inputs]
+    if not declared or calibration is None:
+        raise InputError(
+            "a whole network needs --input NAME=1xCxHxW for each input of its forward, and --calibration FILE.npy"
+        )
+    arrays = load_inputs(Path(calibration), declared)
+    progress(f"importing {network}")
+    module = load_network(network, checkpoint)
+    return convert_network(
+        module,
+        out,
+        *arrays,
+        input_names=tuple(one.name for one in declared),
+        output_names=None if outputs is None else tuple(outputs),
+        targets=targets,
+        coreml_target=coreml_target,
+        progress=progress,
+    )
 
 
 def convert_to_bundle(

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from litehrnet_stage2.apps import console, convert, parity, quality
+from litehrnet_stage2.apps.landmarks.whole import convert_landmarks, draw_found
 from litehrnet_stage2.reference.contract.artifacts import DEFAULT_TARGETS
 
 
@@ -15,7 +16,9 @@ def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the bundle.")] = Path("bundle"),
     verbose: console.Verbose = False,
 ) -> None:
-    """Convert the shipped Stage2 to the default artifacts and check that every runtime gives the same codes.
+    """Convert what ships, Stage2 alone and a whole network, and check that every runtime gives the same codes.
+
+    Then the whole network's int8 looks for the marker in a photograph, and the picture with its answer is written.
 
     Example:
 
@@ -31,7 +34,21 @@ def demo(
         )
         results = parity.check_bundle(out, runtimes=None, inputs=None, threads=1, progress=progress)
         found = quality.quality(out)
+        progress("the whole network, from pixels to answer")
+        whole = out.with_name(f"{out.name}-landmarks")
+        convert_landmarks(whole, targets=list(DEFAULT_TARGETS), progress=progress)
+        whole_results = parity.check_bundle(whole, runtimes=None, inputs=None, threads=1, progress=progress)
+        picture = out.with_name(f"{out.name}-landmarks.png")
+        error_px = draw_found(whole, picture)
     parity.show(results)
     quality.show(found)
     console.out.print(f"Bundle: {out}", markup=False, highlight=False, soft_wrap=True)
-    raise typer.Exit(0 if all(result.passed for result in results) else 1)
+    parity.show(whole_results)
+    console.out.print(f"Bundle: {whole}", markup=False, highlight=False, soft_wrap=True)
+    console.out.print(
+        f"The marker, found by the int8 network {error_px:.2f} px from where it is: {picture}",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
+    raise typer.Exit(0 if all(result.passed for result in (*results, *whole_results)) else 1)

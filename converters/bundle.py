@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -29,8 +29,11 @@ from litehrnet_stage2.reference.freeze import Proof
 from litehrnet_stage2.reference.integer_function import IntegerFunction, Quantization
 from litehrnet_stage2.reference.known_files import remember
 
-FloatNetwork: TypeAlias = Callable[[NDArray[np.float32]], tuple[NDArray[np.float32], NDArray[np.float32]]]
-"""Features float32 `[N, in_channels, H, W]` to float32 `Y1`, `Y2`: the network before quantisation."""
+FloatNetwork: TypeAlias = Callable[..., Sequence[NDArray[np.float32]]]
+"""Each input float32 `[N, C, H, W]` to each output, float32, in order: the network before quantisation."""
+
+Inputs: TypeAlias = NDArray[Any] | Sequence[NDArray[Any]]
+"""Of each input float32, or uint8 where it is pixels, `[N, C, H, W]`; one array where there is one input."""
 
 TOOLS = ("litehrnet-stage2", "torch", "executorch", "coremltools", "onnx", "onnxruntime", "numpy")
 
@@ -38,7 +41,7 @@ TOOLS = ("litehrnet-stage2", "torch", "executorch", "coremltools", "onnx", "onnx
 def write_bundle(
     function: IntegerFunction,
     proof: Proof,
-    features: NDArray[np.float32],
+    inputs: Inputs,
     out: Path,
     *,
     float_network: FloatNetwork,
@@ -48,21 +51,22 @@ def write_bundle(
 ) -> Manifest:
     """Write the folder `out`, replacing a bundle that is there.
 
-    Shapes: `features` float32 `[N, in_channels, H, W]`; the artifacts take one image of that height and
-    width. Inputs of the golden file are these, snapped to the input grid, and `stress_inputs`; of the
-    former it also has what `float_network` makes of them, to judge fidelity by.
+    Golden inputs are `inputs`, snapped to the input grid, and `stress_inputs`; of the former the bundle also has what
+    `float_network` makes of them, to judge fidelity by. The artifacts take one image at a time.
 
     Raises:
         BundleError: what is at `out` cannot be replaced (see `check_replaceable`).
-        ValueError: an unknown target, or features of a wrong shape.
+        ValueError: an unknown target, or inputs of a wrong shape.
         CoverageError: a converter left an operator in float.
     """
     targets = list(dict.fromkeys(targets))
     check_targets(targets)
-    function.check_inputs(function.input_quantization.quantize(features))
+    arrays = [inputs] if isinstance(inputs, np.ndarray) else list(inputs)
+    codes = [_codes(x, function.quantization[name]) for name, x in zip(function.inputs, arrays, strict=True)]
+    function.check_inputs(*codes)
     deployment = Deployment(coreml_target=coreml_target)
     with replacing(out) as folder:
-        manifest = _fill(folder, function, proof, features, float_network, deployment, targets, progress)
+        manifest = _fill(folder, function, proof, codes, float_network, deployment, targets, progress)
     return manifest
 
 
@@ -87,7 +91,7 @@ def _fill(
     folder: Path,
     function: IntegerFunction,
     proof: Proof,
-    features: NDArray[np.float32],
+    given: Sequence[NDArray[np.int8]],
     float_network: FloatNetwork,
     deployment: Deployment,
     targets: list[str],
@@ -101,12 +105,16 @@ def _fill(
     progress("evaluating the golden codes")
     integer_function.save(function, folder / FUNCTION)
     inputs, outputs = border_specs(function)
-    q = function.input_quantization
-    codes = np.concatenate([q.quantize(features), stress_inputs(q, features.shape[1:])])
-    due = golden.evaluate(function, codes)
-    ideal = zip(due, float_network(q.dequantize(codes[: len(features)])), strict=True)
+    quantization = [function.quantization[name] for name in function.inputs]
+    codes = [
+        np.concatenate([images, stress_inputs(q, images.shape[1:])])
+        for images, q in zip(given, quantization, strict=True)
+    ]
+    due = golden.evaluate(function, *codes)
+    real = (q.dequantize(images) for images, q in zip(given, quantization, strict=True))
+    ideal = zip(due, float_network(*real), strict=True)
     arrays: dict[str, NDArray[Any]] = {
-        f"input/{function.inputs[0]}": codes,
+        **{f"input/{name}": images for name, images in zip(function.inputs, codes, strict=True)},
         **{f"output/{name}": y for name, y in due.items()},
         **{f"float/{name}": y.astype(np.float16) for name, y in ideal},
     }
@@ -132,6 +140,11 @@ def _fill(
     for name in (FUNCTION, *(entry.file for entry in manifest.artifacts.values())):
         remember(manifest.sha256(name))
     return manifest
+
+
+def _codes(x: NDArray[Any], q: Quantization) -> NDArray[np.int8]:
+    """Of real values, or of pixels."""
+    return (x ^ np.uint8(128)).view(np.int8) if x.dtype == np.uint8 else q.quantize(x)
 
 
 def _entry(row: Artifact, function: str) -> ArtifactEntry:

@@ -75,9 +75,9 @@ class LandmarkNet(nn.Module):
         self.stage2 = stage2 or Stage2()
         self.heads = Heads()
 
-    def forward(self, images: Tensor) -> Prediction:
-        """Images `[B,3,H,W]` float in [0,1], `H` and `W` multiples of 8."""
-        prediction: Prediction = self.heads(*self.stage2(self.stem(images)))
+    def forward(self, image: Tensor) -> Prediction:
+        """Map images `[B,3,H,W]` float in [0,1], `H` and `W` multiples of 8, to the answer."""
+        prediction: Prediction = self.heads(*self.stage2(self.stem(image)))
         return prediction
 
 

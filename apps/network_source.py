@@ -1,0 +1,140 @@
+"""A network as a user names it on the command line: a factory, its weights, its inputs and their calibration data."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from litehrnet_stage2.reference.array_files import read_npy, read_npz
+from litehrnet_stage2.reference.errors import InputError
+from litehrnet_stage2.reference.files import read_regular
+
+if TYPE_CHECKING:
+    from torch import nn
+
+MOST_WEIGHTS_BYTES = 2**30
+MOST_IMAGES = 512
+"""Of the calibration data: ranges do not change with more."""
+
+
+@dataclass(frozen=True)
+class InputDeclaration:
+    """An input: its name among the parameters of `forward`, its shape `[1, C, H, W]`, and whether it is pixels."""
+
+    name: str
+    shape: tuple[int, int, int, int]
+    pixels: bool
+
+
+def parse_input(text: str) -> InputDeclaration:
+    """`images=1x3x256x512` or `images=1x3x256x512:pixels`.
+
+    Raises:
+        InputError: it is neither.
+    """
+    found = re.fullmatch(r"([A-Za-z_]\w*)=1x(\d{1,5})x(\d{1,5})x(\d{1,5})(:pixels)?", text)
+    sizes = [int(size) for size in found.groups()[1:4]] if found else [0]
+    if found is None or not all(sizes):
+        raise InputError(f"the input {text!r} is not NAME=1xCxHxW, such as images=1x3x256x512, or that with :pixels")
+    channels, height, width = sizes
+    return InputDeclaration(found[1], (1, channels, height, width), found[5] is not None)
+
+
+def load_network(factory: str, checkpoint: Path | None) -> nn.Module:
+    """Call `MODULE:NAME`, which returns the network, and load its weights where a checkpoint is given.
+
+    The module is imported, so its code runs: it is the one that the person named, from the installed packages or from
+    the current folder.
+
+    Raises:
+        InputError: there is no such module or name, it raises, it returns no network, or the weights do not fit.
+    """
+    from torch import nn
+
+    module_name, _, name = factory.partition(":")
+    if not name:
+        raise InputError(f"the network {factory!r} is not MODULE:NAME, such as my_package.model:make")
+    here = str(Path.cwd())
+    sys.path.append(here)  # behind what is installed: a file here never stands in for a package
+    try:
+        made = getattr(importlib.import_module(module_name), name)()
+    except Exception as error:  # whatever a person's own code raises
+        reason = " ".join(str(error).split())[:300]
+        raise InputError(f"{factory} could not make the network: {type(error).__name__}: {reason}") from error
+    finally:
+        sys.path.remove(here)
+    if not isinstance(made, nn.Module):
+        raise InputError(f"{factory} returned a {type(made).__name__}, where a torch.nn.Module is due")
+    if checkpoint is not None:
+        _load_weights(made, checkpoint)
+    return made.eval()
+
+
+def _load_weights(network: nn.Module, path: Path) -> None:
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    if path.suffix in (".pt", ".pth", ".bin", ".ckpt"):
+        raise InputError(f"{path} is PyTorch's own format, which is not read: save_file(network.state_dict(), ...) it")
+    try:
+        network.load_state_dict(load(read_regular(path, most_bytes=MOST_WEIGHTS_BYTES)))
+    except (SafetensorError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise InputError(f"{path} does not hold the weights of that network: {reason}") from error
+
+
+def load_inputs(where: Path, declared: Sequence[InputDeclaration]) -> tuple[NDArray[Any], ...]:
+    """Calibration data of each input `[N, C, H, W]`: a `.npy` of the one input, or a `.npz` with an array for each.
+
+    Pixels are uint8, or floats in [0, 1], which become uint8; other inputs float32.
+
+    Raises:
+        InputError: an array is missing, or of another shape, dtype or range than declared.
+    """
+    if where.suffix == ".npz":
+        arrays: Mapping[str, NDArray[Any]] = read_npz(where)
+    elif len(declared) == 1:
+        arrays = {declared[0].name: read_npy(where)}
+    else:
+        raise InputError(
+            f"{where} is one array, and the network has {len(declared)} inputs: give a .npz with their names"
+        )
+    if missing := [one.name for one in declared if one.name not in arrays]:
+        raise InputError(f"{where} has no array `{missing[0]}`: it has {', '.join(arrays)}")
+    found = tuple(_checked(arrays[one.name][:MOST_IMAGES], one, where) for one in declared)
+    if len({len(array) for array in found}) > 1:
+        raise InputError(f"{where} has arrays of different lengths: {[len(array) for array in found]}")
+    return found
+
+
+def _checked(array: NDArray[Any], one: InputDeclaration, where: Path) -> NDArray[Any]:
+    if array.ndim != 4 or array.shape[1:] != one.shape[1:] or not len(array):
+        due = ",".join(map(str, one.shape[1:]))
+        hint = ""
+        if array.ndim == 4 and (array.shape[3], *array.shape[1:3]) == one.shape[1:]:
+            hint = ": its channels come last, write x.transpose(0, 3, 1, 2)"
+        raise InputError(f"{where} must hold `{one.name}` as [N,{due}], N >= 1, but has {list(array.shape)}{hint}")
+    if one.pixels and array.dtype == np.uint8:
+        return array
+    if array.dtype.kind != "f":
+        kind = "uint8, or floats in [0, 1]," if one.pixels else "floats"
+        raise InputError(f"{where} must hold `{one.name}` as {kind} but holds {array.dtype}")
+    values = array.astype(np.float32)
+    if not np.isfinite(values).all():
+        raise InputError(f"{where} holds values of `{one.name}` that are NaN or infinite: every value must be finite")
+    if not one.pixels:
+        return values
+    if values.min() < 0 or values.max() > 1:
+        raise InputError(
+            f"{where} holds values of `{one.name}` from {values.min():.3g} to {values.max():.3g}: pixels are uint8, or "
+            "floats in [0, 1]; for anything else declare the input without :pixels"
+        )
+    return np.rint(values * 255).astype(np.uint8)
