@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -218,6 +219,7 @@ def convert_to_bundle(
     model = load_checkpoint(path)
     features = _features(model, path, calibration, size)
     model.config.check_features(features.shape)
+    details: dict[str, Any] = {}
     if isinstance(model, QATStage2):
         if silu_floor is not None:
             raise InputError(f"{path} has its ranges already: leave out --silu-floor, or give the float checkpoint")
@@ -225,9 +227,11 @@ def convert_to_bundle(
         if (sqnr_db := read_card(path).sqnr_db) is not None:
             progress(f"fine-tuned to {sqnr_db[0]:.1f} dB in Y1 and {sqnr_db[1]:.1f} dB in Y2 against its float network")
     else:
+        statistics = input_statistics(model, torch.from_numpy(features))
+        details["calibration_statistics"] = [dataclasses.asdict(found) for found in statistics]
         if not features.any():
             console.warn("the features are zero everywhere, so the ranges they set fit no others")
-        elif warning := unusual_inputs(input_statistics(model, torch.from_numpy(features))):
+        elif warning := unusual_inputs(statistics):
             console.warn(warning)
         progress(f"calibrating on {len(features)} inputs")
         qat = QATStage2.from_float(model).calibrate(torch.from_numpy(features))
@@ -252,6 +256,7 @@ def convert_to_bundle(
         float_network=float_network,
         targets=targets,
         coreml_target=coreml_target,
+        details=details,
         progress=progress,
     )
 

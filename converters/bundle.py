@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -47,12 +47,14 @@ def write_bundle(
     float_network: FloatNetwork,
     targets: Iterable[str] = DEFAULT_TARGETS,
     coreml_target: str = "iOS17",
+    details: Mapping[str, Any] | None = None,
     progress: Callable[[str], None] = lambda step: None,
 ) -> Manifest:
     """Write the folder `out`, replacing a bundle that is there.
 
     Golden inputs are `inputs`, snapped to the input grid, and `stress_inputs`; of the former the bundle also has what
-    `float_network` makes of them, to judge fidelity by. The artifacts take one image at a time.
+    `float_network` makes of them, to judge fidelity by. The artifacts take one image at a time. `details` are plain
+    data that the manifest is to hold.
 
     Raises:
         BundleError: what is at `out` cannot be replaced (see `check_replaceable`).
@@ -66,7 +68,7 @@ def write_bundle(
     function.check_inputs(*codes)
     deployment = Deployment(coreml_target=coreml_target)
     with replacing(out) as folder:
-        manifest = _fill(folder, function, proof, codes, float_network, deployment, targets, progress)
+        manifest = _fill(folder, function, proof, codes, float_network, deployment, targets, details or {}, progress)
     return manifest
 
 
@@ -95,6 +97,7 @@ def _fill(
     float_network: FloatNetwork,
     deployment: Deployment,
     targets: list[str],
+    details: Mapping[str, Any],
     progress: Callable[[str], None],
 ) -> Manifest:
     coverage: dict[str, Coverage] = {}
@@ -135,6 +138,7 @@ def _fill(
             if path.is_file()
         },
         golden_sha256=golden.codes_sha256(*due.values()),
+        details=details,
     )
     manifest.write(folder)
     for name in (FUNCTION, *(entry.file for entry in manifest.artifacts.values())):

@@ -40,7 +40,8 @@ def test_json_in_a_file_comes_with_a_table_for_a_person(
     out = tmp_path / "a [/b] [red] bundle"  # which is no markup
     done = stage2("convert", *small_checkpoint, "--targets", "onnx", "--out", out, "--json", tmp_path / "result.json")
     assert done.returncode == 0, done.stderr
-    assert json.loads((tmp_path / "result.json").read_text())["artifacts"] == {"onnx": "stage2.onnx"}
+    artifacts = json.loads((tmp_path / "result.json").read_text())["artifacts"]
+    assert {name: entry["file"] for name, entry in artifacts.items()} == {"onnx": "stage2.onnx"}
     assert "stage2.onnx" in done.stdout
     assert f"Bundle: {out}" in done.stdout
     assert "int8 against the float network, signal to noise: y1 " in done.stdout
@@ -66,6 +67,9 @@ def test_features_unlike_those_of_training_are_warned_of(
     assert done.returncode == 0, done.stderr
     assert "warning: these inputs do not look like those that the network was trained on" in done.stderr
     assert "standard deviations in the mean" in done.stderr
+    first, second = Bundle.open(tmp_path / "bundle").manifest.details["calibration_statistics"]
+    assert [first["module"], second["module"]] == ["transition.b1_keep.bn", "transition.b2_down.pointwise.bn"]
+    assert min(first["std_ratio"], second["std_ratio"]) > 20
 
 
 def test_raised_floors_give_what_enters_a_silu_finer_codes(
