@@ -173,3 +173,13 @@ def _size(path: Path | None) -> int:
         return 0 if path is None else path.stat().st_size
     except OSError:
         return 0
+
+
+def printable(said: str) -> str:
+    """Text that does nothing to a terminal: tabs and line ends stay, other controls become escapes."""
+    return "".join(c if c.isprintable() or c in "\n\t" else f"\\x{ord(c):02x}" for c in said)
+
+
+def as_text(said: bytes) -> str:
+    """What it sent, as `printable` text."""
+    return printable(said.decode(errors="replace").replace("\r\n", "\n"))

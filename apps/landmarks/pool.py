@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from litehrnet_stage2.apps.landmarks import photographs, scene
 from litehrnet_stage2.reference.cache_folder import cache_root, private_folder
+from litehrnet_stage2.runtime.child import keep_children_safe
 
 TRAIN_SEED, TEST_SEED, CHOOSING_SEED = 1, 2, 3
 _CHUNK = 64
@@ -77,6 +78,7 @@ def rendered(
         rows = np.empty((count, scene.MAX_SHAPES, 3), np.float32)
         starts = range(0, count, _CHUNK)
         jobs = [(split, seed, start, min(start + _CHUNK, count)) for start in starts]
+        keep_children_safe()
         with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as executor:
             for start, (pixels, where) in zip(starts, executor.map(_draw, jobs), strict=True):
                 drawn[start : start + len(pixels)] = pixels

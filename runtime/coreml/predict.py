@@ -10,21 +10,20 @@ from __future__ import annotations
 import dataclasses
 import json
 import signal
-import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
+from litehrnet_stage2.reference.array_files import read_npz
 from litehrnet_stage2.reference.contract.codec import CodecError, decode, parse
 from litehrnet_stage2.reference.errors import InputError, Stage2Error
 from litehrnet_stage2.reference.integer_function import OUTPUTS
-from litehrnet_stage2.runtime.child import PYTHON
+from litehrnet_stage2.runtime.child import PYTHON, ChildError, as_text, printable, run_bounded
 from litehrnet_stage2.runtime.latency.result import PlannedOperation
 
 UNITS = {"cpu": "CPU_ONLY", "cpu+gpu": "CPU_AND_GPU", "cpu+ne": "CPU_AND_NE", "all": "ALL"}
@@ -128,9 +127,9 @@ def predict(
         answer = _ask(request, worker, timeout_s + seconds)
         try:
             reply = decode(PredictionReply, answer)
-            with np.load(Path(folder, OUTPUTS_FILE), allow_pickle=False) as arrays:
-                outputs = {name: arrays[name] for name in OUTPUTS}
-        except (KeyError, ValueError, OSError, BadZipFile) as error:
+            arrays = read_npz(Path(folder, OUTPUTS_FILE))
+            outputs = {name: arrays[name] for name in OUTPUTS}
+        except (KeyError, ValueError, OSError) as error:
             raise PredictionError(f"Core ML on {unit}: its process's reply is malformed ({error!r})") from error
     if wrong := [name for name, y in outputs.items() if y.dtype != np.float32 or len(y) != len(features)]:
         y = outputs[wrong[0]]
@@ -144,34 +143,24 @@ def predict(
 def _ask(request: PredictionRequest, worker: Sequence[str], timeout_s: float) -> Any:
     where = f"Core ML on {request.unit}"
     try:
-        done = subprocess.run(
-            worker,
-            input=json.dumps(dataclasses.asdict(request)),
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            timeout=timeout_s,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
+        done = run_bounded(worker, timeout_s=timeout_s, stdin=json.dumps(dataclasses.asdict(request)).encode())
+    except ChildError as error:
+        raise PredictionError(f"{where}: {error}: use another compute unit") from error
+    said = as_text(done.stderr).strip().rpartition("\n")[2][-1000:] or "nothing"
+    if done.status < 0:
         raise PredictionError(
-            f"{where}: no answer in {timeout_s:g} s, its process was stopped: use another compute unit"
-        ) from error
-    said = done.stderr.strip().rpartition("\n")[2] or "nothing"
-    if done.returncode < 0:
-        raise PredictionError(
-            f"{where}: its process was killed by {_signal(-done.returncode)} and said last: {said}; "
+            f"{where}: its process was killed by {_signal(-done.status)} and said last: {said}; "
             "use another compute unit, `cpu` first"
         )
-    if done.returncode:
-        raise PredictionError(f"{where}: its process ended with status {done.returncode} and said last: {said}")
+    if done.status:
+        raise PredictionError(f"{where}: its process ended with status {done.status} and said last: {said}")
     try:
         answer = parse(done.stdout)
     except CodecError as error:
-        start = done.stdout[:60]
+        start = as_text(done.stdout[:60])
         raise PredictionError(f"{where}: its process's reply is malformed, it begins {start!r}") from error
     if isinstance(answer, dict) and "error" in answer:
-        raise PredictionError(f"{where}: {answer['error']}")
+        raise PredictionError(f"{where}: {printable(str(answer['error']))[:2000]}")
     return answer
 
 

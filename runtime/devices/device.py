@@ -17,7 +17,7 @@ from litehrnet_stage2.reference.cache_folder import cache_root
 from litehrnet_stage2.reference.contract import litert_delegate
 from litehrnet_stage2.reference.errors import InputError
 from litehrnet_stage2.reference.progress import Progress, silent
-from litehrnet_stage2.runtime.child import PYTHON
+from litehrnet_stage2.runtime.child import PYTHON, printable
 from litehrnet_stage2.runtime.devices.emulation import (
     LIBRARY_WHEELS,
     CpuModel,
@@ -45,7 +45,6 @@ from litehrnet_stage2.runtime.devices.transport import (
     MOST_FETCHED_BYTES,
     LocalTransport,
     Transport,
-    printable,
     run_local,
 )
 
@@ -149,6 +148,7 @@ class Device:
         self._cache_dir = cache_dir or cache_root()
         self._progress = progress
         self._there: set[str] = set()
+        self._commands: dict[str, list[str]] = {}  # by library: what they need is verified once
         self._arch: str | None = None  # known once the device was asked
 
     def __enter__(self) -> Self:
@@ -162,6 +162,7 @@ class Device:
     def close(self) -> None:
         """Remove everything from the device."""
         self._there.clear()
+        self._commands.clear()
         self._transport.remove()
 
     def facts(self) -> DeviceFacts:
@@ -225,6 +226,11 @@ class Device:
 
     def _command(self, library: str) -> list[str]:
         """The words that start the runner for a library, which is on the device then."""
+        if library not in self._commands:
+            self._commands[library] = self._prepared(library)
+        return self._commands[library]
+
+    def _prepared(self, library: str) -> list[str]:
         if library == "executorch":
             return self._pte_command()
         python = self._python_words(library)

@@ -8,8 +8,9 @@ from typing import Any
 
 from litehrnet_stage2.reference.contract.codec import CodecError, decode, parse
 from litehrnet_stage2.reference.errors import InputError
+from litehrnet_stage2.runtime.child import printable
 from litehrnet_stage2.runtime.devices.errors import DeviceError, RunnerError
-from litehrnet_stage2.runtime.devices.transport import Completed, printable
+from litehrnet_stage2.runtime.devices.transport import Completed
 
 _MOST_OUTPUTS = 64
 _SIZES = {"<f4": 4, "<f8": 8, "<f2": 2, "|i1": 1, "|u1": 1, "<i4": 4, "<i8": 8}

@@ -19,9 +19,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
-from litehrnet_stage2.runtime.child import end_with_children
+from litehrnet_stage2.runtime.child import as_text, end_with_children
 from litehrnet_stage2.runtime.devices.errors import DeviceError
-from litehrnet_stage2.runtime.devices.transport import Completed, as_text, checked_name, run_local
+from litehrnet_stage2.runtime.devices.transport import Completed, checked_name, run_local
 
 _HOLD = """
 umask 077

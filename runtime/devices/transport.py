@@ -11,7 +11,7 @@ from typing import BinaryIO, Protocol
 
 from litehrnet_stage2.reference.errors import InputError
 from litehrnet_stage2.reference.files import open_regular
-from litehrnet_stage2.runtime.child import MOST_OUTPUT_BYTES, ChildError, run_bounded
+from litehrnet_stage2.runtime.child import MOST_OUTPUT_BYTES, ChildError, as_text, run_bounded
 from litehrnet_stage2.runtime.devices.errors import DeviceError
 
 TRANSFER_TIMEOUT_S = 600.0
@@ -132,13 +132,3 @@ def run_local(
     except ChildError as error:
         raise DeviceError(str(error)) from error
     return Completed(status=done.status, stdout=as_text(done.stdout), stderr=as_text(done.stderr))
-
-
-def printable(said: str) -> str:
-    """Text of a device that does nothing to a terminal: tabs and line ends stay, other controls become escapes."""
-    return "".join(c if c.isprintable() or c in "\n\t" else f"\\x{ord(c):02x}" for c in said)
-
-
-def as_text(said: bytes) -> str:
-    """What a device sent, as `printable` text."""
-    return printable(said.decode(errors="replace").replace("\r\n", "\n"))

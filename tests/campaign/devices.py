@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from litehrnet_stage2.runtime.child import as_text
 from litehrnet_stage2.runtime.devices import Device, DeviceError
 from litehrnet_stage2.runtime.devices.facts import parse_facts
 from litehrnet_stage2.runtime.devices.reply import read_reply
-from litehrnet_stage2.runtime.devices.transport import Completed, as_text
+from litehrnet_stage2.runtime.devices.transport import Completed
 from tests.campaign.damage import TEXTS, accident, as_json, lie, many_flips
 from tests.campaign.judge import Case
 from tests.runtime.hostile_device import HostileTransport, Lies
