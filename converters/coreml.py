@@ -19,12 +19,24 @@ from coremltools.converters.mil import Builder as mb  # noqa: N813
 from coremltools.converters.mil.mil import Function, Program, types
 
 from litehrnet_stage2.converters import mlpackage
-from litehrnet_stage2.converters.coverage import Coverage, node_counts
+from litehrnet_stage2.converters.coverage import Coverage, Names, always, counted
 from litehrnet_stage2.converters.targets import Deployment
 from litehrnet_stage2.converters.upstream.coremltools import main_function
 from litehrnet_stage2.reference.integer_function import IntegerFunction, Quantization
 from litehrnet_stage2.reference.lowering import LoweringError, Lowerings, check_lowered
-from litehrnet_stage2.reference.operators import SIGMOID, Add, Conv, Resize, SiLU
+from litehrnet_stage2.reference.operators import (
+    SIGMOID,
+    Add,
+    Concat,
+    Conv,
+    MaxPool,
+    Mean,
+    Mul,
+    Nearest,
+    Resize,
+    SiLU,
+    Table,
+)
 
 Var: TypeAlias = Any  # a MIL variable; coremltools ships no types
 
@@ -65,15 +77,8 @@ def convert(function: IntegerFunction, path: Path, deployment: Deployment) -> Co
 
 def expected_coverage(function: IntegerFunction) -> Coverage:
     """Every operator on whole numbers between a dequantise and a quantise, every convolution with int8 weights."""
-    count = node_counts(function)
     return Coverage(
-        int8={
-            "conv": count[Conv],
-            "sigmoid": count[SiLU],
-            "mul": count[Conv] + 3 * count[SiLU] + 2 * count[Add],
-            "add": count[Add] + count[Resize],
-            "upsample_bilinear": count[Resize],
-        },
+        int8=counted(function, OPERATORS),
         floating={},
         boundary={"quantize": len(function.inputs), "dequantize": len(function.outputs)},
         partitions=1,
@@ -171,8 +176,97 @@ def _resize(body: _Body, node: Resize) -> Var:
     return mb.add(x=y, y=node.tie_breaking_offset)
 
 
-LOWER: Lowerings[Callable[[_Body, Any], Var]] = {Conv: _conv, SiLU: _silu, Add: _add, Resize: _resize}
+def _table(body: _Body, node: Table) -> Var:
+    """The float function, in steps of the result: no entry lies near a tie."""
+    inp, out = body.function.quantization[node.input], body.function.quantization[node.name]
+    x = mb.mul(x=body.read(node.input), y=inp.scale)
+    match node.function:
+        case "relu":
+            x = mb.relu(x=x)
+        case "relu6":
+            x = mb.relu6(x=x)
+        case "sigmoid":
+            x = mb.sigmoid(x=x)
+        case "tanh":
+            x = mb.tanh(x=x)
+        case "hardswish":
+            x = mb.mul(x=x, y=mb.sigmoid_hard(x=x, alpha=np.float32(1 / 6), beta=np.float32(0.5)))
+    return mb.mul(x=x, y=ONE / out.scale)
+
+
+def _mul(body: _Body, node: Mul) -> Var:
+    qa, qb = (body.function.quantization[name] for name in node.inputs)
+    product = mb.mul(x=body.read(node.inputs[0]), y=body.read(node.inputs[1]))
+    return mb.mul(x=product, y=node.multiplier(qa, qb, body.function.quantization[node.name]))
+
+
+def _concat(body: _Body, node: Concat) -> Var:
+    return mb.concat(values=[body.read(name) for name in node.inputs], axis=1)
+
+
+def _nearest(body: _Body, node: Nearest) -> Var:
+    factor = float(node.factor)
+    return mb.upsample_nearest_neighbor(x=body.read(node.input), scale_factor_height=factor, scale_factor_width=factor)
+
+
+def _max_pool(body: _Body, node: MaxPool) -> Var:
+    top, left, bottom, right = node.padding
+    return mb.max_pool(
+        x=body.read(node.input),
+        kernel_sizes=list(node.kernel),
+        strides=list(node.stride),
+        pad_type="custom",
+        pad=[top, bottom, left, right],
+    )
+
+
+def _mean(body: _Body, node: Mean) -> Var:
+    """A sum of whole numbers, exact below 2^24, then one multiply."""
+    total = mb.reduce_sum(x=body.read(node.input), axes=[2, 3], keep_dims=True)
+    quantization = body.function.quantization
+    return mb.mul(x=total, y=node.multiplier(quantization[node.input], quantization[node.name]))
+
+
+LOWER: Lowerings[Callable[[_Body, Any], Var]] = {
+    Conv: _conv,
+    SiLU: _silu,
+    Add: _add,
+    Resize: _resize,
+    Table: _table,
+    Mul: _mul,
+    Concat: _concat,
+    Nearest: _nearest,
+    MaxPool: _max_pool,
+    Mean: _mean,
+}
 """By kind of node: its result in steps of its scale, before zero point and rounding."""
+
+
+def _table_operators(function: IntegerFunction, node: Table) -> tuple[str, ...]:
+    name = {"identity": (), "hardswish": ("sigmoid_hard", "mul")}.get(node.function, (node.function,))
+    return ("mul", *name, "mul")
+
+
+OPERATORS: Lowerings[Names] = {
+    Conv: always("conv", "mul"),
+    SiLU: always("mul", "sigmoid", "mul", "mul"),
+    Add: always("mul", "mul", "add"),
+    Resize: always("upsample_bilinear", "add"),
+    Table: _table_operators,
+    Mul: always("mul", "mul"),
+    Concat: always("concat"),
+    Nearest: always("upsample_nearest_neighbor"),
+    MaxPool: always("max_pool"),
+    Mean: always("reduce_sum", "mul"),
+}
+"""By kind of node: what its program has, all on whole numbers."""
+
+ON_WHOLE_NUMBERS = frozenset(
+    (
+        *("sigmoid", "mul", "add", "upsample_bilinear", "relu", "relu6", "tanh", "sigmoid_hard"),
+        *("concat", "upsample_nearest_neighbor", "max_pool", "reduce_sum"),
+    )
+)
 
 
 def _quantize(x: Var, q: Quantization, name: str) -> Var:
@@ -196,7 +290,7 @@ def _coverage(model: Any) -> Coverage:
         elif kind == "conv":
             feeds = (operation.x.op.op_type, operation.weight.op.op_type)
             (int8 if feeds == ("dequantize", "constexpr_affine_dequantize") else floating)[kind] += 1
-        elif kind in ("sigmoid", "mul", "add", "upsample_bilinear"):
+        elif kind in ON_WHOLE_NUMBERS:
             int8[kind] += 1
         elif not kind.startswith("const"):
             floating[kind] += 1

@@ -19,7 +19,7 @@ from litehrnet_stage2.converters.coverage import Coverage, node_counts
 from litehrnet_stage2.converters.targets import Deployment
 from litehrnet_stage2.converters.upstream.coremltools import main_function
 from litehrnet_stage2.reference.integer_function import IntegerFunction
-from litehrnet_stage2.reference.neural_engine import NeuralEngineModule, read_by_convolutions
+from litehrnet_stage2.reference.neural_engine import NeuralEngineModule, read_by_convolutions, saturates
 from litehrnet_stage2.reference.operators import Add, Conv, Resize, SiLU
 
 
@@ -52,10 +52,11 @@ def convert(function: IntegerFunction, path: Path, deployment: Deployment) -> Co
 def expected_coverage(function: IntegerFunction) -> Coverage:
     """Convolutions in int8, one quantise and dequantise for each tensor that one reads, the rest in float16."""
     nodes = node_counts(function)
+    saturating = sum(saturates(function, node) for node in function.nodes)
     rounded = len(read_by_convolutions(function))
     return Coverage(
         int8={"conv": nodes[Conv]},
-        floating={"silu": nodes[SiLU], "add": nodes[Add], "upsample_bilinear": nodes[Resize]},
+        floating={"silu": nodes[SiLU], "add": nodes[Add], "upsample_bilinear": nodes[Resize], "relu": saturating},
         boundary={"quantize": rounded, "dequantize": rounded},
         partitions=1,
     )

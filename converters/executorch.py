@@ -9,12 +9,24 @@ import torch
 from executorch.exir import EdgeProgramManager
 
 from litehrnet_stage2.converters import xnnpack_lowering
-from litehrnet_stage2.converters.coverage import Coverage, node_counts
+from litehrnet_stage2.converters.coverage import Coverage, Names, always, counted
 from litehrnet_stage2.converters.targets import Deployment
 from litehrnet_stage2.converters.xnnpack_payload import operators
 from litehrnet_stage2.reference.integer_function import IntegerFunction
-from litehrnet_stage2.reference.operators import Add, Conv, Resize, SiLU
-from litehrnet_stage2.reference.qdq_module import FloatQDQModule
+from litehrnet_stage2.reference.lowering import Lowerings
+from litehrnet_stage2.reference.operators import (
+    Add,
+    Concat,
+    Conv,
+    MaxPool,
+    Mean,
+    Mul,
+    Nearest,
+    Resize,
+    SiLU,
+    Table,
+)
+from litehrnet_stage2.reference.qdq_module import FloatQDQModule, concatenations
 
 _KINDS = {
     "XNNConv2d": "convolution",
@@ -41,17 +53,40 @@ def convert(function: IntegerFunction, path: Path, deployment: Deployment) -> Co
     return coverage
 
 
+def _table(function: IntegerFunction, node: Table) -> tuple[str, ...]:
+    clamp = "XNNClamp"
+    kinds = {"identity": clamp, "relu": clamp, "relu6": clamp, "sigmoid": "sigmoid", "tanh": "XNNTanh"}
+    return (kinds.get(node.function, "XNNHardswish"),)
+
+
+def _concat(function: IntegerFunction, node: Concat) -> tuple[str, ...]:
+    return tuple(f"XNNConcatenate{size}" for size in concatenations(len(node.inputs)))
+
+
+def _conv(function: IntegerFunction, node: Conv) -> tuple[str, ...]:
+    top, left, bottom, right = node.padding
+    return ("convolution",) if (top, left) == (bottom, right) else ("XNNStaticConstantPad", "convolution")
+
+
+INT8: Lowerings[Names] = {
+    Conv: _conv,
+    SiLU: always("sigmoid", "mul"),
+    Add: always("add"),
+    Resize: always("upsample_bilinear2d"),
+    Table: _table,
+    Mul: always("mul"),
+    Concat: _concat,
+    Nearest: lambda function, node: (f"XNNConcatenate{node.factor}",) * 2,
+    MaxPool: always("XNNMaxPooling2d"),
+    Mean: always("XNNGlobalAvgPooling2d"),
+}
+"""By kind of node: XNNPACK's operators, all of them in int8."""
+
+
 def expected_coverage(function: IntegerFunction) -> Coverage:
     """One delegate, every operator in int8, a quantise for each input and a dequantise for each output."""
-    count = node_counts(function)
     return Coverage(
-        int8={
-            "convolution": count[Conv],
-            "sigmoid": count[SiLU],
-            "mul": count[SiLU],
-            "add": count[Add],
-            "upsample_bilinear2d": count[Resize],
-        },
+        int8=counted(function, INT8),
         floating={},
         boundary={"quantize": len(function.inputs), "dequantize": len(function.outputs)},
         partitions=1,

@@ -19,11 +19,23 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from litehrnet_stage2.converters.coverage import Coverage, node_counts
+from litehrnet_stage2.converters.coverage import Coverage, Names, always, counted
 from litehrnet_stage2.converters.targets import Deployment
-from litehrnet_stage2.reference.integer_function import IntegerFunction, Quantization
+from litehrnet_stage2.reference.integer_function import QMAX, QMIN, IntegerFunction, Quantization
 from litehrnet_stage2.reference.lowering import Lowerings, check_lowered
-from litehrnet_stage2.reference.operators import SIGMOID, Add, Conv, Resize, SiLU
+from litehrnet_stage2.reference.operators import (
+    SIGMOID,
+    Add,
+    Concat,
+    Conv,
+    MaxPool,
+    Mean,
+    Mul,
+    Nearest,
+    Resize,
+    SiLU,
+    Table,
+)
 
 OPSET = 17
 IR_VERSION = 8  # read by every ONNX Runtime since 1.10
@@ -44,22 +56,11 @@ def convert(function: IntegerFunction, path: Path, deployment: Deployment) -> Co
 
 
 def expected_coverage(function: IntegerFunction) -> Coverage:
-    """Every operator in int8 but the resize, which is exact in float with its own scale."""
-    count = node_counts(function)
-    return Coverage(
-        int8={
-            "QLinearConv": count[Conv],
-            "QLinearSigmoid": count[SiLU],
-            "QLinearMul": count[SiLU],
-            "QLinearAdd": count[Add],
-        },
-        floating={"Resize": count[Resize]},
-        boundary={
-            "QuantizeLinear": len(function.inputs) + count[Resize],
-            "DequantizeLinear": len(function.outputs) + count[Resize],
-        },
-        partitions=1,
-    )
+    """Every operator in int8 but those that are exact in float: the bilinear resize and most tables."""
+    counts = counted(function, OPERATORS)
+    counts["QuantizeLinear"] += len(function.inputs)
+    counts["DequantizeLinear"] += len(function.outputs)
+    return classified(counts)
 
 
 def build(function: IntegerFunction) -> onnx.ModelProto:
@@ -206,8 +207,123 @@ def _resize(graph: _Graph, node: Resize) -> None:
     graph.quantize(y, graph.codes(node.name), Quantization(np.float32(1), -TO_UINT8))
 
 
-LOWER: Lowerings[Callable[[_Graph, Any], None]] = {Conv: _conv, SiLU: _silu, Add: _add, Resize: _resize}
+def _table(graph: _Graph, node: Table) -> None:
+    """A sigmoid becomes a table in ONNX Runtime; others stay in float, between a quantise and a dequantise."""
+    x = graph.read(node.input, node.name)
+    kind = _in_float(graph.function, node)
+    if kind == "Clip":
+        bounds = [graph.constant(f"{node.name}/{name}", np.float32(at)) for name, at in (("low", 0), ("high", 6))]
+        x = graph.operator(kind, [x, *bounds], node.name)
+    elif kind is not None:
+        x = graph.operator(kind, [x], node.name)
+    graph.write(node.name, x)
+
+
+def _in_float(function: IntegerFunction, node: Table) -> str | None:
+    """The operator that a table needs before it is quantised; none where the saturation of the codes does its work."""
+    q = function.quantization[node.name]
+    if node.function == "relu":
+        return None if q.zero_point == QMIN else "Relu"
+    if node.function == "relu6":
+        low, high = (q.scale * np.float32(code - q.zero_point) for code in (QMIN, QMAX))
+        return None if low >= 0 and high <= 6 else "Clip"
+    return {"identity": None, "sigmoid": "Sigmoid", "tanh": "Tanh", "hardswish": "HardSwish"}[node.function]
+
+
+def _table_operators(function: IntegerFunction, node: Table) -> tuple[str, ...]:
+    """What ONNX Runtime makes of it."""
+    match _in_float(function, node):
+        case None:
+            return ("DequantizeLinear", "QuantizeLinear")
+        case "Sigmoid":
+            return ("QLinearSigmoid",)
+        case "HardSwish":
+            return ("DequantizeLinear", "HardSigmoid", "Mul", "QuantizeLinear")
+        case kind:
+            return ("DequantizeLinear", kind, "QuantizeLinear")
+
+
+def _mul(graph: _Graph, node: Mul) -> None:
+    factors = [graph.read(name, f"{node.name}/{i}") for i, name in enumerate(node.inputs)]
+    graph.write(node.name, graph.operator("Mul", factors, node.name))
+
+
+def _concat(graph: _Graph, node: Concat) -> None:
+    graph.operator("Concat", [graph.codes(name) for name in node.inputs], graph.codes(node.name), axis=1)
+
+
+def _nearest(graph: _Graph, node: Nearest) -> None:
+    scales = graph.constant(f"{node.name}/scales", np.array([1, 1, node.factor, node.factor], np.float32))
+    graph.operator(
+        "Resize",
+        [graph.codes(node.input), "", scales],
+        graph.codes(node.name),
+        mode="nearest",
+        coordinate_transformation_mode="asymmetric",
+        nearest_mode="floor",
+    )
+
+
+def _max_pool(graph: _Graph, node: MaxPool) -> None:
+    graph.operator(
+        "MaxPool",
+        [graph.codes(node.input)],
+        graph.codes(node.name),
+        kernel_shape=node.kernel,
+        strides=node.stride,
+        pads=node.padding,
+    )
+
+
+def _mean(graph: _Graph, node: Mean) -> None:
+    x = graph.read(node.input, node.name)
+    graph.write(node.name, graph.operator("GlobalAveragePool", [x], node.name))
+
+
+LOWER: Lowerings[Callable[[_Graph, Any], None]] = {
+    Conv: _conv,
+    SiLU: _silu,
+    Add: _add,
+    Resize: _resize,
+    Table: _table,
+    Mul: _mul,
+    Concat: _concat,
+    Nearest: _nearest,
+    MaxPool: _max_pool,
+    Mean: _mean,
+}
 """By kind of node: appends its ONNX nodes."""
+
+
+OPERATORS: Lowerings[Names] = {
+    Conv: always("QLinearConv"),
+    SiLU: always("QLinearSigmoid", "QLinearMul"),
+    Add: always("QLinearAdd"),
+    Resize: always("DequantizeLinear", "Resize", "QuantizeLinear"),
+    Table: _table_operators,
+    Mul: always("QLinearMul"),
+    Concat: always("Concat on codes"),
+    Nearest: always("Resize on codes"),
+    MaxPool: always("MaxPool on codes"),
+    Mean: always("QLinearGlobalAveragePool"),
+}
+"""By kind of node: what ONNX Runtime is left with after its own optimisation."""
+
+
+def classified(counts: Counter[str]) -> Coverage:
+    """Operators by their names: those that work on codes, those in float, and what converts between the two."""
+    boundary = {kind: counts[kind] for kind in ("QuantizeLinear", "DequantizeLinear")}
+    others = {kind: count for kind, count in counts.items() if kind not in boundary}
+    int8 = {kind: count for kind, count in others.items() if kind.startswith("QLinear") or kind.endswith("on codes")}
+    floating = {kind: count for kind, count in others.items() if kind not in int8}
+    return Coverage(int8=int8, floating=floating, boundary=boundary, partitions=1)
+
+
+def _named(node: onnx.NodeProto) -> str:
+    """The kind of a node; of one that may work on codes or in float, which of the two, told by what only codes need."""
+    nearest = any(attribute.name == "mode" and attribute.s == b"nearest" for attribute in node.attribute)
+    kind = str(node.op_type).removeprefix("Nhwc")
+    return f"{kind} on codes" if kind in ("Concat", "MaxPool") or (kind == "Resize" and nearest) else kind
 
 
 def coverage_of(model: onnx.ModelProto) -> Coverage:
@@ -217,8 +333,6 @@ def coverage_of(model: onnx.ModelProto) -> Coverage:
         options.log_severity_level = 3
         options.optimized_model_filepath = str(Path(folder) / "optimised.onnx")
         onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        counts = Counter(node.op_type for node in onnx.load(options.optimized_model_filepath).graph.node)
+        counts = Counter(_named(node) for node in onnx.load(options.optimized_model_filepath).graph.node)
     counts.pop("Transpose", None)  # moves codes between NCHW and NHWC, computes nothing
-    boundary = {kind: counts.pop(kind, 0) for kind in ("QuantizeLinear", "DequantizeLinear")}
-    int8 = {kind: counts.pop(kind) for kind in list(counts) if kind.startswith("QLinear")}
-    return Coverage(int8=int8, floating=dict(counts), boundary=boundary, partitions=1)
+    return classified(counts)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 from litehrnet_stage2.converters import onnx
-from litehrnet_stage2.converters.coverage import Coverage, node_counts
+from litehrnet_stage2.converters.coverage import Coverage, counted
 from litehrnet_stage2.converters.targets import Deployment
 from litehrnet_stage2.reference.integer_function import IntegerFunction
-from litehrnet_stage2.reference.operators import Resize
 
 
 def convert(function: IntegerFunction, path: Path, deployment: Deployment) -> Coverage:
@@ -26,7 +24,5 @@ def convert(function: IntegerFunction, path: Path, deployment: Deployment) -> Co
 
 
 def expected_coverage(function: IntegerFunction) -> Coverage:
-    """As with float32 in and out, but nothing at the border; the resize keeps its own."""
-    resizes = node_counts(function)[Resize]
-    boundary = {"QuantizeLinear": resizes, "DequantizeLinear": resizes}
-    return dataclasses.replace(onnx.expected_coverage(function), boundary=boundary)
+    """As with float32 in and out, but nothing at the border."""
+    return onnx.classified(counted(function, onnx.OPERATORS))

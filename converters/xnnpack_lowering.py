@@ -7,6 +7,8 @@ in int8, the quantisation of a resize's tensors, and one transposition for sever
 from __future__ import annotations
 
 import contextlib
+import copy
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,16 +16,24 @@ import torch
 from executorch.backends.xnnpack.operators import node_visitor
 from executorch.backends.xnnpack.partition.config import ALL_PARTITIONER_CONFIGS
 from executorch.backends.xnnpack.partition.config.generic_node_configs import (
+    HardswishConfig,
     SigmoidConfig,
+    TanhConfig,
     UpsampleBilinear2dConfig,
 )
 from executorch.backends.xnnpack.partition.config.xnnpack_config import ConfigPrecisionType
 from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
 from executorch.backends.xnnpack.serialization.xnnpack_graph_schema import (
+    XNNConcatenate2,
+    XNNConcatenate3,
+    XNNConcatenate4,
+    XNNConcatenate5,
     XNNGraph,
+    XNNStaticReshape,
     XNNStaticResizeBilinear2D,
     XNode,
 )
+from executorch.backends.xnnpack.utils.xnnpack_constants import XNN_INVALID_VALUE_ID
 from executorch.exir import (
     EdgeCompileConfig,
     EdgeProgramManager,
@@ -34,6 +44,7 @@ from executorch.exir.passes import MemoryPlanningPass
 from torch import nn
 
 from litehrnet_stage2.converters.upstream.executorch import node_visitors
+from litehrnet_stage2.reference.lowering import LoweringError
 
 _READ_AT_ONCE = 16
 """Channels that XNNPACK's kernels read at once; where a pixel's are no multiple, the last read goes past its end."""
@@ -77,12 +88,26 @@ class _QuantizedResize(UpsampleBilinear2dConfig):  # type: ignore[misc]
         return [ConfigPrecisionType.FP32, ConfigPrecisionType.STATIC_QUANT]
 
 
-CONFIGS = [
-    {SigmoidConfig: _QuantizedSigmoid, UpsampleBilinear2dConfig: _QuantizedResize}.get(config, config)
-    for config in ALL_PARTITIONER_CONFIGS
-]
-"""What the partitioner takes."""
+class _QuantizedTanh(TanhConfig):  # type: ignore[misc]
+    """Tanh, also between a dequantise and a quantise."""
 
+    def supported_precision_types(self) -> list[ConfigPrecisionType]:
+        return [ConfigPrecisionType.FP32, ConfigPrecisionType.STATIC_QUANT]
+
+
+class _QuantizedHardswish(HardswishConfig):  # type: ignore[misc]
+    """Hardswish, also between a dequantise and a quantise."""
+
+    def supported_precision_types(self) -> list[ConfigPrecisionType]:
+        return [ConfigPrecisionType.FP32, ConfigPrecisionType.STATIC_QUANT]
+
+
+_QUANTIZED = {
+    SigmoidConfig: _QuantizedSigmoid,
+    UpsampleBilinear2dConfig: _QuantizedResize,
+    TanhConfig: _QuantizedTanh,
+    HardswishConfig: _QuantizedHardswish,
+}
 
 _StockTranspose: Any = node_visitors["aten._to_copy.default"]
 """Not to be had by its name: what registers a visitor leaves None in its module."""
@@ -108,6 +133,87 @@ class _ResizeVisitor(node_visitor.NodeVisitor):  # type: ignore[misc]
         xnn_graph.xnodes.append(XNode(xnode_union=resize, debug_handle=debug_handle))
 
 
+class _NearestConfig(UpsampleBilinear2dConfig):  # type: ignore[misc]
+    """Nearest resize between a dequantise and a quantise, for which XNNPACK has no operator of its own."""
+
+    target_name = "upsample_nearest2d.vec"
+
+    def supported_precision_types(self) -> list[ConfigPrecisionType]:
+        return [ConfigPrecisionType.STATIC_QUANT]
+
+    def get_original_aten(self) -> Any:
+        return torch.ops.aten.upsample_nearest2d.vec
+
+
+class _NearestVisitor(node_visitor.NodeVisitor):  # type: ignore[misc]
+    """Serialises a nearest resize as two concatenations of a tensor with itself, between reshapes.
+
+    Rows of cells `[N*H*W, C]` joined `factor` times are columns doubled; rows of lines `[N*H, factor*W*C]`, lines.
+    """
+
+    target = "aten.upsample_nearest2d.vec"
+
+    def define_node(
+        self, node: torch.fx.Node, xnn_graph: XNNGraph, vals_to_ids: dict[torch.fx.Node, int], debug_handle: int
+    ) -> None:
+        self.define_nodes_tensor_inputs_outputs(node, xnn_graph, vals_to_ids)
+        source, result = vals_to_ids[node.all_input_nodes[0]], vals_to_ids[node]
+        before, after = (_shape(xnn_graph, value) for value in (source, result))
+        # Channels last, a cell has all channels; otherwise each plane is an image of its own.
+        last = before[3] == after[3]
+        cell = before[3] if last else 1
+        width = before[2] if last else before[3]
+        factor = after[1] // before[1] if last else after[2] // before[2]
+        lines = math.prod(before) // (width * cell)
+        if factor not in _CONCATENATIONS:
+            raise LoweringError(
+                f"XNNPACK has no exact form of a nearest resize by {factor}: resize in steps of at most 5"
+            )
+
+        def append(operator: Any) -> None:
+            xnn_graph.xnodes.append(XNode(xnode_union=operator, debug_handle=debug_handle))
+
+        def reshaped(value: int, shape: list[int], into: int | None = None) -> int:
+            into = _like(xnn_graph, result, shape) if into is None else into
+            append(XNNStaticReshape(num_dims=len(shape), new_shape=shape, input_id=value, output_id=into, flags=0))
+            return into
+
+        def repeated(value: int, shape: list[int]) -> int:
+            into = _like(xnn_graph, result, [shape[0], factor * shape[1]])
+            inputs = {f"input{i}_id": value if i <= factor else XNN_INVALID_VALUE_ID for i in range(1, 6)}
+            append(_CONCATENATIONS[factor](axis=1, output_id=into, flags=0, **inputs))
+            return into
+
+        cells, wide = [lines * width, cell], [lines, factor * width * cell]
+        value = repeated(reshaped(source, cells), cells)
+        value = repeated(reshaped(value, wide), wide)
+        reshaped(value, after, into=result)
+
+
+_CONCATENATIONS = {2: XNNConcatenate2, 3: XNNConcatenate3, 4: XNNConcatenate4, 5: XNNConcatenate5}
+"""By how many tensors they join."""
+
+
+def _shape(graph: XNNGraph, value: int) -> list[int]:
+    """The dimensions of a value, as XNNPACK has it."""
+    return list(_tensor(graph, value).dims)
+
+
+def _tensor(graph: XNNGraph, value: int) -> Any:
+    union = graph.xvalues[value].xvalue_union
+    return getattr(union, "tensor_value", union)  # a quantised tensor wraps a plain one
+
+
+def _like(graph: XNNGraph, value: int, shape: list[int]) -> int:
+    """A new value inside of the graph, of another shape and the same quantisation."""
+    graph.xvalues.append(copy.deepcopy(graph.xvalues[value]))
+    number = len(graph.xvalues) - 1
+    tensor = _tensor(graph, number)
+    tensor.dims, tensor.num_dims, tensor.id_out = shape, len(shape), number
+    tensor.external_id, tensor.flags = XNN_INVALID_VALUE_ID, 0
+    return number
+
+
 class _TransposeVisitor(_StockTranspose):  # type: ignore[misc]
     """Transposes a tensor once for all that read it so (the stock visitor does it for each of them)."""
 
@@ -131,14 +237,20 @@ class _TransposeVisitor(_StockTranspose):  # type: ignore[misc]
         self._transposed[vals_to_ids[source], layout] = vals_to_ids[node]
 
 
+CONFIGS = [*(_QUANTIZED.get(config, config) for config in ALL_PARTITIONER_CONFIGS), _NearestConfig]
+"""What the partitioner takes."""
+
+
 @contextlib.contextmanager
 def _visitors() -> Iterator[None]:
     """ExecuTorch knows one visitor an operator in the whole process: ours stand there only while we lower."""
     known = node_visitors
-    ours = {visitor.target: visitor for visitor in (_ResizeVisitor, _TransposeVisitor)}
-    stock = {target: known[target] for target in ours}
+    ours = {visitor.target: visitor for visitor in (_ResizeVisitor, _NearestVisitor, _TransposeVisitor)}
+    stock = {target: known[target] for target in ours if target in known}
     known.update(ours)
     try:
         yield
     finally:
+        for target in ours:
+            del known[target]
         known.update(stock)

@@ -7,6 +7,7 @@ the operator, or convert to float32, compute there, and convert back.
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from executorch.backends.xnnpack.serialization.xnnpack_graph_serialize import XN
 from litehrnet_stage2.converters.upstream.executorch import decompile_flatbuffer
 
 _SCHEMA = files("executorch.backends.xnnpack.serialization") / "schema.fbs"
+_BARE_INFINITY = re.compile(r"\binf\b")
 _INTEGER = frozenset(f"xnn_datatype_{name}" for name in ("qint8", "qcint8", "qint32", "qcint32"))
 
 
@@ -43,7 +45,8 @@ def operators(payload: bytes) -> Iterator[Operator]:
         (folder / "schema.fbs").write_bytes(_SCHEMA.read_bytes())
         (folder / "graph.bin").write_bytes(payload[header.flatbuffer_offset : end])
         decompile_flatbuffer(name, str(folder / "schema.fbs"), str(folder / "graph.bin"), ["--raw-binary"])
-        graph = json.loads((folder / "graph.json").read_text(encoding="utf-8"))
+        text = (folder / "graph.json").read_text(encoding="utf-8")
+        graph = json.loads(_BARE_INFINITY.sub("Infinity", text))  # an open end of a clamp, as flatc prints it
     integer = {}
     for entry in graph["xvalues"]:
         value = entry["xvalue_union"]

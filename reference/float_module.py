@@ -12,10 +12,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from litehrnet_stage2.reference.functional import upsample
+from litehrnet_stage2.reference.functional import ACTIVATIONS, max_pool, upsample
 from litehrnet_stage2.reference.integer_function import QMIN, IntegerFunction
 from litehrnet_stage2.reference.lowering import Lowerings, check_lowered
-from litehrnet_stage2.reference.operators import Add, Conv, Operator, Resize, SiLU
+from litehrnet_stage2.reference.operators import (
+    Add,
+    Concat,
+    Conv,
+    MaxPool,
+    Mean,
+    Mul,
+    Nearest,
+    Operator,
+    Resize,
+    SiLU,
+    Table,
+)
 
 
 class FloatModule(nn.Module):
@@ -90,5 +102,11 @@ LOWER: Lowerings[Callable[..., Tensor]] = {
     SiLU: lambda module, node, x: F.silu(x),
     Add: lambda module, node, a, b: a + b,
     Resize: lambda module, node, x: upsample(x, node.factor),
+    Table: lambda module, node, x: ACTIVATIONS[node.function](x),
+    Mul: lambda module, node, a, b: a * b,
+    Concat: lambda module, node, *inputs: torch.cat(inputs, dim=1),
+    Nearest: lambda module, node, x: F.interpolate(x, scale_factor=node.factor, mode="nearest"),
+    MaxPool: lambda module, node, x: max_pool(x, node),
+    Mean: lambda module, node, x: x.mean(dim=(2, 3), keepdim=True),
 }
 """By kind of node: its result, of the floats it reads."""

@@ -42,6 +42,30 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry)
     return F.conv2d(x, weight, bias, geometry.stride, padding, geometry.dilation, geometry.groups)
 
 
+class Window(Protocol):
+    """The windows of a pooling."""
+
+    @property
+    def kernel(self) -> tuple[int, int]:
+        """Height and width."""
+
+    @property
+    def stride(self) -> tuple[int, int]:
+        """Along height and width."""
+
+    @property
+    def padding(self) -> Padding:
+        """Cells that never win."""
+
+
+def max_pool(x: Tensor, window: Window) -> Tensor:
+    """`[B,C,H,W] -> [B,C,H',W']`; padding that is not the same on both sides becomes an operator of its own."""
+    top, left, bottom, right = window.padding
+    if (top, left) == (bottom, right):
+        return F.max_pool2d(x, window.kernel, window.stride, (top, left))
+    return F.max_pool2d(pad(x, window.padding, value=-torch.inf), window.kernel, window.stride)
+
+
 def pad(x: Tensor, padding: Padding, value: float = 0.0) -> Tensor:
     """`[B,C,H,W]` with cells of one value around it."""
     top, left, bottom, right = padding

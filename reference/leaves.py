@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from litehrnet_stage2.reference.functional import ACTIVATIONS, Padding, convolve, pad, upsample
+from litehrnet_stage2.reference.functional import ACTIVATIONS, Padding, convolve, max_pool, upsample
 from litehrnet_stage2.reference.quantizers import ActivationQuantizer, Mode, WeightQuantizer
 
 
@@ -184,7 +184,7 @@ class QuantMaxPool(Leaf):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `[B,C,H,W]` to `[B,C,H',W']`."""
-        return F.max_pool2d(pad(x, self.padding, value=-torch.inf), self.kernel, self.stride)
+        return max_pool(x, self)
 
 
 class QuantConcat(Leaf):

@@ -21,7 +21,7 @@ from litehrnet_stage2.reference.functional import convolve, upsample
 from litehrnet_stage2.reference.integer_function import QMAX, QMIN, IntegerFunction, Quantization
 from litehrnet_stage2.reference.leaves import QuantSiLU
 from litehrnet_stage2.reference.lowering import Lowerings, check_lowered
-from litehrnet_stage2.reference.operators import Add, Conv, Resize, SiLU
+from litehrnet_stage2.reference.operators import Add, Conv, Operator, Resize, SiLU
 from litehrnet_stage2.reference.qat import QATStage2
 from litehrnet_stage2.reference.qdq_module import dequantize, quantize
 from litehrnet_stage2.reference.quantizers import ActivationQuantizer
@@ -64,6 +64,8 @@ class NeuralEngineModule(nn.Module):
         tensors = {name: self._round(name, x) for name, x in zip(function.inputs, values, strict=True)}
         for node in function.nodes:
             y = LOWER[type(node)](self, node, *(tensors[name] for name in node.inputs))
+            if saturates(function, node):
+                y = F.relu(y)
             tensors[node.name] = self._round(node.name, y)
         return tuple(tensors[tensor] for tensor in function.outputs.values())
 
@@ -85,6 +87,11 @@ LOWER: Lowerings[Callable[..., Tensor]] = {
     Resize: lambda module, node, x: upsample(x, node.factor),
 }
 """By kind of node: its result in float, of the floats it reads."""
+
+
+def saturates(function: IntegerFunction, node: Operator) -> bool:
+    """Whether the saturation of a node's codes is a ReLU, which float16 has to be told."""
+    return isinstance(node, (Conv, Add)) and function.quantization[node.name].zero_point == QMIN
 
 
 def read_by_convolutions(function: IntegerFunction) -> dict[str, Quantization]:

@@ -8,15 +8,29 @@ near-ties; the golden evaluator says what the codes are.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from litehrnet_stage2.reference.functional import convolve, upsample
+from litehrnet_stage2.reference.functional import ACTIVATIONS, convolve, max_pool, pad, upsample
 from litehrnet_stage2.reference.integer_function import QMAX, QMIN, IntegerFunction, Quantization
 from litehrnet_stage2.reference.lowering import Lowerings, check_lowered
-from litehrnet_stage2.reference.operators import SIGMOID, Add, Conv, Resize, SiLU
+from litehrnet_stage2.reference.operators import (
+    SIGMOID,
+    Add,
+    Concat,
+    Conv,
+    MaxPool,
+    Mean,
+    Mul,
+    Nearest,
+    Resize,
+    SiLU,
+    Table,
+)
 from litehrnet_stage2.reference.upstream.torch import quantized_decomposed
 
 _ops = quantized_decomposed()
@@ -88,7 +102,12 @@ def _conv(module: QDQModule, node: Conv, read: Read) -> Tensor:
         module.get_buffer(_key(node.name, part)) for part in ("weight", "scale", "zero", "bias")
     )
     weight = _ops.dequantize_per_channel(weight, scale, zero, 0, -127, 127, torch.int8)
-    return convolve(read(node.input), weight, bias, node)
+    x, (top, left, bottom, right) = read(node.input), node.padding
+    if (top, left) != (bottom, right):  # an operator of its own, which needs codes on both sides
+        q = module.function.quantization[node.input]
+        x = dequantize(quantize(pad(x, node.padding), q), q)
+        node = replace(node, padding=(0, 0, 0, 0))
+    return convolve(x, weight, bias, node)
 
 
 def _silu(module: QDQModule, node: SiLU, read: Read) -> Tensor:
@@ -104,7 +123,66 @@ def _resize(module: QDQModule, node: Resize, read: Read) -> Tensor:
     return upsample(read(node.input), node.factor)
 
 
-LOWER: Lowerings[Callable[[QDQModule, Any, Read], Tensor]] = {Conv: _conv, SiLU: _silu, Add: _add, Resize: _resize}
+def _table(module: QDQModule, node: Table, read: Read) -> Tensor:
+    if node.function == "identity":
+        return read(node.input).clamp(-_FAR, _FAR)  # nothing but another quantisation
+    return ACTIVATIONS[node.function](read(node.input))
+
+
+_FAR = 1e30  # past any real value, and finite: XNNPACK drops a clamp that has no ends
+
+
+def _mul(module: QDQModule, node: Mul, read: Read) -> Tensor:
+    return read(node.inputs[0]) * read(node.inputs[1])
+
+
+MOST_JOINED = 5  # tensors that one concatenation of XNNPACK takes
+
+
+def concatenations(count: int) -> list[int]:
+    """How many tensors each concatenation joins, one after another, so that `count` become one."""
+    sizes = []
+    while count > MOST_JOINED:
+        sizes.append(MOST_JOINED)
+        count -= MOST_JOINED - 1
+    return [*sizes, count]
+
+
+def _concat(module: QDQModule, node: Concat, read: Read) -> Tensor:
+    terms = [read(name) for name in node.inputs]
+    q = module.function.quantization[node.name]
+    for size in concatenations(len(terms)):
+        joined = torch.cat(terms[:size], dim=1)
+        if len(terms) == size:
+            break
+        terms = [dequantize(quantize(joined, q), q), *terms[size:]]
+    return joined
+
+
+def _nearest(module: QDQModule, node: Nearest, read: Read) -> Tensor:
+    return F.interpolate(read(node.input), scale_factor=node.factor, mode="nearest")
+
+
+def _max_pool(module: QDQModule, node: MaxPool, read: Read) -> Tensor:
+    return max_pool(read(node.input), node)
+
+
+def _mean(module: QDQModule, node: Mean, read: Read) -> Tensor:
+    return read(node.input).mean(dim=(2, 3), keepdim=True)
+
+
+LOWER: Lowerings[Callable[[QDQModule, Any, Read], Tensor]] = {
+    Conv: _conv,
+    SiLU: _silu,
+    Add: _add,
+    Resize: _resize,
+    Table: _table,
+    Mul: _mul,
+    Concat: _concat,
+    Nearest: _nearest,
+    MaxPool: _max_pool,
+    Mean: _mean,
+}
 """By kind of node: its result in float, before it is quantised."""
 
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from litehrnet_stage2.reference.errors import InputError
 from litehrnet_stage2.runtime.coreml.spatial import (
     conv,
+    max_pool,
     resize,
     resize_bilinear,
     upsample_bilinear,
@@ -161,6 +162,17 @@ def reduce_mean(x: Array, axes: Array | None = None, keep_dims: Array | bool = F
     return np.asarray(x.mean(over, dtype=np.float64, keepdims=bool(keep_dims)), np.float32)
 
 
+def reduce_sum(x: Array, axes: Array | None = None, keep_dims: Array | bool = False) -> Array:
+    """The sum along `axes`, all of them if not given; of whole numbers exact below 2^24, in whatever order."""
+    along = None if axes is None else tuple(np.atleast_1d(axes).tolist())
+    return np.asarray(np.sum(x, axis=along, keepdims=bool(keep_dims), dtype=np.float64).astype(x.dtype))
+
+
+def sigmoid_hard(x: Array, alpha: Array | float = 0.2, beta: Array | float = 0.5) -> Array:
+    """`min(max(alpha * x + beta, 0), 1)`."""
+    return np.asarray(np.clip(x * np.float32(alpha) + np.float32(beta), 0, 1))
+
+
 def reshape(x: Array, shape: Array) -> Array:
     """`x` in another shape: -1 is what remains, 0 the length of `x` at the same place from the right."""
     lengths = [int(length) for length in shape]
@@ -226,7 +238,9 @@ OPERATORS: Mapping[str, Operator] = MappingProxyType(
         "mul": _of_two(np.multiply),
         "quantize": quantize,
         "real_div": _of_two(np.divide),
+        "max_pool": max_pool,
         "reduce_mean": reduce_mean,
+        "reduce_sum": reduce_sum,
         "relu": _of_one(lambda x: np.maximum(x, 0)),
         "relu6": _of_one(lambda x: np.clip(x, 0, 6)),
         "reshape": reshape,
@@ -234,6 +248,7 @@ OPERATORS: Mapping[str, Operator] = MappingProxyType(
         "resize_bilinear": resize_bilinear,
         "round": _of_one(np.rint),
         "sigmoid": sigmoid,
+        "sigmoid_hard": sigmoid_hard,
         "silu": silu,
         "softmax": softmax,
         "sqrt": _of_one(np.sqrt),

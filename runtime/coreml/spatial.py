@@ -62,6 +62,26 @@ def conv(
     return result if bias is None else result + bias.reshape(-1, *[1] * rank)
 
 
+def max_pool(
+    x: Array,
+    kernel_sizes: Array,
+    strides: Array | None = None,
+    pad_type: str = "valid",
+    pad: Array | None = None,
+    ceil_mode: Array | bool = False,
+) -> Array:
+    """The largest value of each window: `[N, C, *D]` to `[N, C, *E]`; cells of the padding never win."""
+    if bool(ceil_mode):
+        raise InputError("`ceil_mode` (=True) is not evaluated: convert with explicit padding")
+    extents = [int(size) for size in kernel_sizes]
+    steps = _each(strides, "strides", [1] * len(extents), least=1)
+    sides = _paddings(pad_type, pad, extents, steps)
+    padded = np.pad(x, [(0, 0), (0, 0), *sides], constant_values=-np.inf)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, extents, tuple(range(2, x.ndim)))
+    every: tuple[Any, ...] = (slice(None), slice(None), *(slice(None, None, step) for step in steps))
+    return np.asarray(windows[every].max(axis=tuple(range(x.ndim, x.ndim + len(extents)))))
+
+
 def _paddings(pad_type: str, pad: Array | None, extents: list[int], strides: list[int]) -> list[tuple[int, int]]:
     """Before and after for each dimension."""
     match pad_type:
