@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from litehrnet_stage2.runtime.program import Arrays, Names, Program, RuntimeUnavailableError, as_file
 
@@ -15,38 +16,45 @@ from litehrnet_stage2.runtime.program import Arrays, Names, Program, RuntimeUnav
 class _ThreadPool:
     """XNNPACK's pool, one for the process: resized, and programs loaded, only while nothing runs on it.
 
-    ExecuTorch guards neither, and its log, which both write to, crashes when threads share it.
+    ExecuTorch guards neither, and its log, which both write to, crashes when threads share it. A loaded program keeps
+    the pool it was loaded with, which is gone once another size was asked for: to run on it then hangs or crashes, so
+    the program is loaded again.
     """
 
     def __init__(self) -> None:
         self._idle = threading.Condition()
         self._running = 0
+        self._age = 0
 
-    @contextlib.contextmanager
-    def sized(self, bindings: ModuleType, threads: int) -> Iterator[None]:
-        """Have the pool alone, with so many threads."""
+    def load(self, bindings: ModuleType, threads: int, make: Callable[[], Any]) -> tuple[Any, int]:
+        """What `make` loads on a pool of so many threads, while nothing runs, and the age of the pool."""
         with self._idle:
             self._idle.wait_for(lambda: self._running == 0)
             if bindings._threadpool_get_thread_count() != threads:
                 bindings._unsafe_reset_threadpool(threads)
-            yield
+                self._age += 1
+            return make(), self._age
 
-    def __enter__(self) -> None:
-        """Begin to run on it, beside others."""
+    @contextlib.contextmanager
+    def running(self, program: ExecuTorchProgram) -> Iterator[None]:
+        """Run on it, beside others; a program of an older pool is loaded again first."""
         with self._idle:
+            if program.age != self._age:
+                program.load()
             self._running += 1
-
-    def __exit__(self, *error: object) -> None:
-        with self._idle:
-            self._running -= 1
-            self._idle.notify_all()
+        try:
+            yield
+        finally:
+            with self._idle:
+                self._running -= 1
+                self._idle.notify_all()
 
 
 _POOL = _ThreadPool()
 
 
 class ExecuTorchProgram(Program):
-    """An opened `.pte`. XNNPACK's thread pool is the process's: the last program opened sizes it.
+    """An opened `.pte`. XNNPACK's thread pool is the process's: programs of different sizes that alternate pay for it.
 
     Args:
         content: the bytes of the file.
@@ -55,19 +63,26 @@ class ExecuTorchProgram(Program):
     """
 
     def __init__(self, content: bytes, threads: int, *, traced: bool = False) -> None:
-        bindings = _bindings()
+        self._bindings = _bindings()
         import torch
 
         self._from_numpy = torch.from_numpy
         self._content = content  # the module reads from this memory as long as it lives
-        with _POOL.sized(bindings, threads):
-            self._module = bindings._load_for_executorch_from_buffer(content, enable_etdump=traced)
-        self._run = self._module.run_method
+        self._threads, self._traced = threads, traced
+        self.load()
+
+    def load(self) -> None:
+        """Load the program on a pool of its threads; `age` is that pool's."""
+        self._module, self.age = _POOL.load(
+            self._bindings,
+            self._threads,
+            lambda: self._bindings._load_for_executorch_from_buffer(self._content, enable_etdump=self._traced),
+        )
 
     def run(self, inputs: Arrays) -> Arrays:
         """One inference; the outputs are views of the module's memory."""
-        with _POOL:
-            outputs = self._run("forward", tuple(map(self._from_numpy, inputs)), clone_outputs=False)
+        with _POOL.running(self):
+            outputs = self._module.run_method("forward", tuple(map(self._from_numpy, inputs)), clone_outputs=False)
         return tuple(output.numpy() for output in outputs)
 
     def write_trace(self, path: Path) -> None:

@@ -87,6 +87,25 @@ def test_codes_do_not_depend_on_the_number_of_threads(codes_bundle: Bundle, runt
         assert check_parity(open_session(codes_bundle, runtime, threads=threads), golden).passed
 
 
+ALTERNATE = """
+import sys
+from pathlib import Path
+from litehrnet_stage2.runtime import Bundle, check_parity, open_session
+
+bundle = Bundle.open(Path(sys.argv[1]))
+sessions = [open_session(bundle, "executorch", threads=threads) for threads in (1, 2, 1, 3)]
+for session in (*sessions, *reversed(sessions)):
+    assert check_parity(session, bundle.golden()).passed
+assert len({session.program.inner.age for session in sessions}) == 4  # each on the pool that was made for it
+"""
+
+
+def test_sessions_of_different_threads_may_alternate(codes_bundle: Bundle, python) -> None:
+    """A program on a pool that is gone runs in memory that is freed: often nothing happens, or it hangs, or crashes."""
+    done = python(ALTERNATE, codes_bundle.folder)
+    assert done.returncode == 0, done.stderr
+
+
 GROWTH = """
 import sys
 from pathlib import Path

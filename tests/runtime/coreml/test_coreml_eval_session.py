@@ -106,7 +106,7 @@ def test_a_changed_package_is_refused_by_its_hash(copy: Path, tamper: Tamper) ->
 
 def test_a_file_that_the_manifest_does_not_know_is_refused(copy: Path) -> None:
     (copy / PACKAGE / "Data" / "extra").write_bytes(b"")
-    with pytest.raises(BundleError, match=r"stage2.mlpackage/Data/extra, which its manifest does not know"):
+    with pytest.raises(BundleError, match=r"stage2.mlpackage/Data/extra', which its manifest does not know"):
         open_session(copy, "coreml-eval")
 
 
