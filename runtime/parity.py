@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from litehrnet_stage2.reference import golden
+from litehrnet_stage2.reference.errors import InputError
 from litehrnet_stage2.reference.integer_function import IntegerFunction
 from litehrnet_stage2.runtime.bundle import Golden
 from litehrnet_stage2.runtime.program import Codes, Float
@@ -84,9 +85,16 @@ class ParityResult:
 
 
 def expected(function: IntegerFunction, features: Float) -> Golden:
-    """The golden codes of features `[N, in_channels, H, W]`, snapped to the input grid."""
+    """The golden codes of features float32 `[N, C, H, W]`, snapped to the grid of the function's one input.
+
+    Raises:
+        InputError: they have another shape.
+    """
     (name,) = function.inputs
-    q = function.quantization[name]
+    shape, q = function.tensors[name].shape[1:], function.quantization[name]
+    if features.ndim != 4 or features.shape[1:] != shape or not len(features):
+        due = ",".join(map(str, shape))
+        raise InputError(f"{name} must have shape [N,{due}], N >= 1, but have {list(features.shape)}")
     codes = q.quantize(features)
     return Golden({name: codes}, golden.evaluate(function, codes), {name: q})
 

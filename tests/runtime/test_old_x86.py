@@ -19,7 +19,7 @@ from pathlib import Path
 from litehrnet_stage2.runtime.programs.onnxruntime_program import OnnxRuntimeProgram
 model, inputs, outputs, precise = sys.argv[1:]
 program = OnnxRuntimeProgram(Path(model).read_bytes(), 1, settings={"session.x64quantprecision": precise})
-found = [program.run(x[None]) for x in np.load(inputs)]
+found = [program.run((x[None],)) for x in np.load(inputs)]
 np.savez(outputs, y1=np.concatenate([y[0] for y in found]), y2=np.concatenate([y[1] for y in found]))
 """
 
