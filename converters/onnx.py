@@ -32,6 +32,7 @@ from litehrnet_stage2.reference.operators import (
     Mean,
     Mul,
     Nearest,
+    Operator,
     Resize,
     SiLU,
     Table,
@@ -118,6 +119,11 @@ class _Graph:
         """The name of a tensor's codes."""
         return self.names.get(tensor, f"{tensor}/codes")
 
+    def value(self, node: Operator) -> str:
+        """The name of a node's result in float; not that of a border, which a module may be called too."""
+        borders = {*self.function.inputs, *self.function.outputs}
+        return f"{node.name}/value" if node.name in borders else node.name
+
     def constant(self, name: str, value: Any) -> str:
         """An initialiser; the name."""
         self.initializers[name] = numpy_helper.from_array(np.asarray(value), name)
@@ -165,7 +171,7 @@ def _conv(graph: _Graph, node: Conv) -> None:
     y = graph.operator(
         "Conv",
         [x, weight, bias],
-        node.name,
+        graph.value(node),
         kernel_shape=node.weight.shape[2:],
         strides=node.stride,
         pads=node.padding,
@@ -179,12 +185,12 @@ def _silu(graph: _Graph, node: SiLU) -> None:
     sigmoid = graph.operator("Sigmoid", [graph.read(node.input, f"{node.name}/sigmoid")], f"{node.name}/sigmoid")
     graph.quantize(sigmoid, f"{node.name}/sigmoid/codes", SIGMOID)
     gate = graph.dequantize(f"{node.name}/sigmoid/codes", f"{node.name}/gate", SIGMOID)
-    graph.write(node.name, graph.operator("Mul", [graph.read(node.input, node.name), gate], node.name))
+    graph.write(node.name, graph.operator("Mul", [graph.read(node.input, node.name), gate], graph.value(node)))
 
 
 def _add(graph: _Graph, node: Add) -> None:
     terms = [graph.read(name, node.name) for name in node.inputs]
-    graph.write(node.name, graph.operator("Add", terms, node.name))
+    graph.write(node.name, graph.operator("Add", terms, graph.value(node)))
 
 
 def _resize(graph: _Graph, node: Resize) -> None:
@@ -200,7 +206,7 @@ def _resize(graph: _Graph, node: Resize) -> None:
     y = graph.operator(
         "Resize",
         [grid, "", scales],
-        node.name,
+        graph.value(node),
         mode="linear",
         coordinate_transformation_mode="half_pixel",
     )
@@ -213,9 +219,9 @@ def _table(graph: _Graph, node: Table) -> None:
     kind = _in_float(graph.function, node)
     if kind == "Clip":
         bounds = [graph.constant(f"{node.name}/{name}", np.float32(at)) for name, at in (("low", 0), ("high", 6))]
-        x = graph.operator(kind, [x, *bounds], node.name)
+        x = graph.operator(kind, [x, *bounds], graph.value(node))
     elif kind is not None:
-        x = graph.operator(kind, [x], node.name)
+        x = graph.operator(kind, [x], graph.value(node))
     graph.write(node.name, x)
 
 
@@ -245,7 +251,7 @@ def _table_operators(function: IntegerFunction, node: Table) -> tuple[str, ...]:
 
 def _mul(graph: _Graph, node: Mul) -> None:
     factors = [graph.read(name, f"{node.name}/{i}") for i, name in enumerate(node.inputs)]
-    graph.write(node.name, graph.operator("Mul", factors, node.name))
+    graph.write(node.name, graph.operator("Mul", factors, graph.value(node)))
 
 
 def _concat(graph: _Graph, node: Concat) -> None:
@@ -277,7 +283,7 @@ def _max_pool(graph: _Graph, node: MaxPool) -> None:
 
 def _mean(graph: _Graph, node: Mean) -> None:
     x = graph.read(node.input, node.name)
-    graph.write(node.name, graph.operator("GlobalAveragePool", [x], node.name))
+    graph.write(node.name, graph.operator("GlobalAveragePool", [x], graph.value(node)))
 
 
 LOWER: Lowerings[Callable[[_Graph, Any], None]] = {
