@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
-from litehrnet_stage2.reference.contract.coverage import Coverage, CoverageError
+from litehrnet_stage2.reference.contract.coverage_contract import Coverage, CoverageError
 from litehrnet_stage2.reference.integer_function import IntegerFunction
 from litehrnet_stage2.reference.lowering import Lowerings
 from litehrnet_stage2.reference.operators import Operator

@@ -25,7 +25,7 @@ import numpy as np
 
 from litehrnet_stage2.reference.contract.artifacts import Border
 from litehrnet_stage2.reference.contract.codec import CodecError, decode, parse
-from litehrnet_stage2.reference.contract.coverage import Coverage
+from litehrnet_stage2.reference.contract.coverage_contract import Coverage
 from litehrnet_stage2.reference.errors import InputError
 from litehrnet_stage2.reference.files import read_regular
 from litehrnet_stage2.reference.integer_function import IntegerFunction, Quantization, Tensor

@@ -25,8 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from litehrnet_stage2.reference.errors import InputError
+from litehrnet_stage2.runtime.coreml.mil import MilProgram, Operation, Tensor
 from litehrnet_stage2.runtime.coreml.operators import OPERATORS
-from litehrnet_stage2.runtime.coreml.program import Operation, Program, Tensor
 
 Array = NDArray[Any]
 
@@ -36,11 +36,11 @@ _LIST_PARAMETER = "values"  # of `concat`; every other parameter takes one tenso
 _MISFITS = (ValueError, TypeError, AttributeError, IndexError, ArithmeticError, MemoryError)
 
 
-def evaluate(program: Program, inputs: Mapping[str, Array]) -> dict[str, Array]:
+def evaluate(program: MilProgram, inputs: Mapping[str, Array]) -> dict[str, Array]:
     """Run `program` once.
 
     Args:
-        program: what to run; see `Program.load`.
+        program: what to run; see `MilProgram.load`.
         inputs: an array for each of `program.inputs`, by name, of the declared shape. Floats are rounded to
             the declared type, other types have to match.
 
@@ -63,7 +63,7 @@ def evaluate(program: Program, inputs: Mapping[str, Array]) -> dict[str, Array]:
     return {tensor.name: values[tensor.name] for tensor in program.outputs}
 
 
-def check_supported(program: Program) -> None:
+def check_supported(program: MilProgram) -> None:
     """Check that every operator of `program` can be evaluated.
 
     Raises:

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from litehrnet_stage2.reference.errors import InputError
-from litehrnet_stage2.runtime.coreml import program as mil
 from litehrnet_stage2.runtime.coreml.evaluate import check_supported, evaluate
+from litehrnet_stage2.runtime.coreml.mil import MilProgram
 from litehrnet_stage2.runtime.coreml.proto import message_modules
 from litehrnet_stage2.runtime.program import Arrays, Names, Program, RuntimeUnavailableError, as_folder
 
@@ -16,7 +16,7 @@ from litehrnet_stage2.runtime.program import Arrays, Names, Program, RuntimeUnav
 class EvaluatorProgram(Program):
     """Evaluates a package's program."""
 
-    def __init__(self, program: mil.Program, names: Names | None = None) -> None:
+    def __init__(self, program: MilProgram, names: Names | None = None) -> None:
         own = Names(*(tuple(tensor.name for tensor in of) for of in (program.inputs, program.outputs)))
         self.program, self._names = program, own if names is None else names
         own.check("the package", self._names)
@@ -35,7 +35,7 @@ def open_program(content: bytes | Path, *, threads: int, exact: bool, names: Nam
     """
     package = as_folder(content)
     try:
-        program = mil.Program.load(package)
+        program = MilProgram.load(package)
         check_supported(program)
     except ValueError as error:
         above = package.parent

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from litehrnet_stage2.apps import example
 from litehrnet_stage2.reference.integer_function import Quantization
 from litehrnet_stage2.runtime import Bundle, check_parity, expected, open_session
-from litehrnet_stage2.runtime.coreml import Program, evaluate
+from litehrnet_stage2.runtime.coreml import MilProgram, evaluate
 
 RUNTIMES = ("golden", "executorch", "onnxruntime")
 
@@ -54,7 +54,7 @@ def test_another_configuration_and_size_agrees_as_well(runtime: str, other_bundl
 
 def test_another_configuration_agrees_in_core_ml(other_bundle: Path) -> None:
     bundle = Bundle.open(other_bundle)
-    golden, program = bundle.golden(), Program.load(other_bundle / "stage2.mlpackage")
+    golden, program = bundle.golden(), MilProgram.load(other_bundle / "stage2.mlpackage")
     for index in range(len(golden.x)):
         outputs = evaluate(program, {"features": golden.x[index : index + 1]})
         for spec, due in zip(bundle.manifest.outputs, (golden.outputs["y1"], golden.outputs["y2"]), strict=True):

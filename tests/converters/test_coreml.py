@@ -14,7 +14,7 @@ from litehrnet_stage2.converters.targets import Deployment
 from litehrnet_stage2.reference.integer_function import IntegerFunction, Quantization
 from litehrnet_stage2.reference.operators import Conv
 from litehrnet_stage2.runtime import Bundle
-from litehrnet_stage2.runtime.coreml import Program, evaluate
+from litehrnet_stage2.runtime.coreml import MilProgram, evaluate
 
 SMALL = Deployment()
 
@@ -22,7 +22,7 @@ SMALL = Deployment()
 def mismatches(folder: Path, images: slice) -> dict[str, int]:
     """Codes of the evaluated program that differ from the bundle's golden ones."""
     bundle = Bundle.open(folder)
-    golden, program = bundle.golden(), Program.load(folder / "stage2.mlpackage")
+    golden, program = bundle.golden(), MilProgram.load(folder / "stage2.mlpackage")
     counts = {"y1": 0, "y2": 0}
     for x, *due in zip(golden.x[images], golden.outputs["y1"][images], golden.outputs["y2"][images], strict=True):
         outputs = evaluate(program, {"features": x[None]})
@@ -51,7 +51,7 @@ def test_coverage_counts_every_operator_on_whole_numbers(bundle_folder: Path) ->
 
 
 def test_every_convolution_has_int8_weights_of_scale_one_so_that_sums_are_whole(bundle_folder: Path) -> None:
-    program = Program.load(bundle_folder / "stage2.mlpackage")
+    program = MilProgram.load(bundle_folder / "stage2.mlpackage")
     weights = [op for op in program.operations if op.type == "constexpr_affine_dequantize"]
     made = {tensor.name for op in weights for tensor in op.outputs}
     convs = [op for op in program.operations if op.type == "conv"]

@@ -25,7 +25,7 @@ from litehrnet_stage2.reference.neural_engine import NeuralEngineModule, train_f
 from litehrnet_stage2.reference.qat import QATStage2
 from litehrnet_stage2.reference.quantizers import Mode, set_mode
 from litehrnet_stage2.runtime import Bundle, Session, check_fidelity, check_parity, expected, open_session
-from litehrnet_stage2.runtime.coreml import Program, evaluate, int8_coverage
+from litehrnet_stage2.runtime.coreml import MilProgram, evaluate, int8_coverage
 from litehrnet_stage2.runtime.parity import sqnr_db
 
 IMAGES = slice(16, 18)  # the first 16 calibrate when a float network is converted
@@ -39,7 +39,7 @@ class Trained(NamedTuple):
     fake_quantised: Outputs
     float_network: Outputs
     form: Outputs
-    program: Program
+    program: MilProgram
 
 
 def tuned() -> QATStage2:
@@ -48,7 +48,7 @@ def tuned() -> QATStage2:
     return model
 
 
-def run(program: Program, features: NDArray[np.float32]) -> Outputs:
+def run(program: MilProgram, features: NDArray[np.float32]) -> Outputs:
     found = [evaluate(program, {program.inputs[0].name: image[None]}) for image in features]
     y1, y2 = (np.concatenate([y[name] for y in found]).astype(np.float32) for name in ("y1", "y2"))
     return y1, y2
@@ -88,11 +88,11 @@ def bundle(features: NDArray[np.float32], tmp_path_factory: pytest.TempPathFacto
 
 
 @pytest.fixture(scope="module")
-def program(bundle: Bundle) -> Program:
-    return Program.load(bundle.folder / "stage2-ane.mlpackage")
+def program(bundle: Bundle) -> MilProgram:
+    return MilProgram.load(bundle.folder / "stage2-ane.mlpackage")
 
 
-def test_every_convolution_is_in_int8_and_nothing_is_quantised_for_nothing(program: Program) -> None:
+def test_every_convolution_is_in_int8_and_nothing_is_quantised_for_nothing(program: MilProgram) -> None:
     coverage = int8_coverage(program)
     assert (len(coverage.layers), coverage.int8_layers, coverage.leftover_pairs) == (20, 20, ())
     counts = program.operator_counts()
@@ -101,7 +101,7 @@ def test_every_convolution_is_in_int8_and_nothing_is_quantised_for_nothing(progr
     assert not {"sigmoid", "mul", "cast"} & set(counts)
 
 
-def test_no_silu_has_a_quantise_inside_and_every_quantise_serves_a_convolution(program: Program) -> None:
+def test_no_silu_has_a_quantise_inside_and_every_quantise_serves_a_convolution(program: MilProgram) -> None:
     makers = {tensor.name: operation for operation in program.operations for tensor in operation.outputs}
     for operation in program.operations:
         if operation.type == "silu":
@@ -114,7 +114,7 @@ def test_no_silu_has_a_quantise_inside_and_every_quantise_serves_a_convolution(p
             assert operation.outputs[0].name in read_by_convolutions
 
 
-def test_scales_are_float16_numbers_and_so_are_input_and_outputs(program: Program) -> None:
+def test_scales_are_float16_numbers_and_so_are_input_and_outputs(program: MilProgram) -> None:
     assert {tensor.dtype for tensor in (*program.inputs, *program.outputs)} == {np.dtype(np.float16)}
     for operation in program.operations:
         if operation.type == "quantize":
@@ -138,16 +138,16 @@ def test_the_exact_package_beside_it_gives_equal_codes_on_golden_and_unseen_inpu
     assert check_parity(session, bundle.golden()).passed
     unseen = 1.5 * features[:1, :, ::-1, ::-1]
     assert check_parity(session, expected(bundle.function(), np.ascontiguousarray(unseen))).passed
-    coverage = int8_coverage(Program.load(bundle.folder / "stage2.mlpackage"))
+    coverage = int8_coverage(MilProgram.load(bundle.folder / "stage2.mlpackage"))
     assert (len(coverage.layers), coverage.int8_layers) == (20, 20)
 
 
 def test_ios17_and_ios18_write_weights_differently_and_compute_the_same(
-    shipped: IntegerFunction, program: Program, features: NDArray[np.float32], tmp_path: Path
+    shipped: IntegerFunction, program: MilProgram, features: NDArray[np.float32], tmp_path: Path
 ) -> None:
     deployment = Deployment(coreml_target="iOS18")
     coreml_ane.convert(shipped, tmp_path / "ios18.mlpackage", deployment)
-    newer = Program.load(tmp_path / "ios18.mlpackage")
+    newer = MilProgram.load(tmp_path / "ios18.mlpackage")
     assert program.operator_counts()["constexpr_affine_dequantize"] == 20
     assert newer.operator_counts()["constexpr_blockwise_shift_scale"] == 20
     assert (int8_coverage(newer).int8_layers, int8_coverage(newer).leftover_pairs) == (20, ())
@@ -164,7 +164,10 @@ def trained(features: NDArray[np.float32], tmp_path_factory: pytest.TempPathFact
     fake_quantised = call(network, features)
     set_mode(network, Mode.FLOAT)
     return Trained(
-        fake_quantised, call(network, features), call(NeuralEngineModule(function).eval(), features), Program.load(path)
+        fake_quantised,
+        call(network, features),
+        call(NeuralEngineModule(function).eval(), features),
+        MilProgram.load(path),
     )
 
 

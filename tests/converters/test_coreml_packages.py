@@ -16,7 +16,7 @@ from litehrnet_stage2.converters.targets import Deployment, load_converter
 from litehrnet_stage2.reference.contract.artifacts import ARTIFACTS
 from litehrnet_stage2.reference.integer_function import IntegerFunction
 from litehrnet_stage2.reference.neural_engine import NeuralEngineModule
-from litehrnet_stage2.runtime.coreml import Program, evaluate
+from litehrnet_stage2.runtime.coreml import MilProgram, evaluate
 
 SMALL = Deployment()
 FILES = ["Data/com.apple.CoreML/model.mlmodel", "Data/com.apple.CoreML/weights/weight.bin", "Manifest.json"]
@@ -77,7 +77,7 @@ def test_tidying_drops_the_mapping_that_coremltools_writes_and_leaves_the_progra
     assert sorted(files(plain)) == [*FILES, DEBUG_MAPPING]
     assert sorted(files(tidied)) == FILES
 
-    before, after = Program.load(plain), Program.load(tidied)
+    before, after = MilProgram.load(plain), MilProgram.load(tidied)
     assert list(map(str, before.operations)) == list(map(str, after.operations))
     x = np.random.default_rng(0).standard_normal((1, 4, 16, 24)).astype(np.float32)
     wanted = evaluate(before, {before.inputs[0].name: x})

@@ -12,7 +12,7 @@ from executorch.exir._serialize._program import deserialize_pte_binary
 
 from litehrnet_stage2.converters.executorch_coreml import _repack, unpack
 from litehrnet_stage2.runtime import Bundle
-from litehrnet_stage2.runtime.coreml import Program, evaluate
+from litehrnet_stage2.runtime.coreml import MilProgram, evaluate
 
 
 def plan_and_blobs(bundle: Path) -> tuple[Any, list[bytes]]:
@@ -36,7 +36,7 @@ def test_the_program_is_one_call_of_one_core_ml_delegate(apple_bundle: Path) -> 
 
 
 def test_the_delegate_computes_what_the_package_for_the_neural_engine_does(apple_bundle: Path, package: Path) -> None:
-    inside, ane = Program.load(package), Program.load(apple_bundle / "stage2-ane.mlpackage")
+    inside, ane = MilProgram.load(package), MilProgram.load(apple_bundle / "stage2-ane.mlpackage")
     counts = inside.operator_counts()
     assert counts.pop("cast") == 1  # float32 features to float16; the package takes float16
     assert counts == ane.operator_counts()

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from litehrnet_stage2.runtime.coreml import Program, evaluate
+from litehrnet_stage2.runtime.coreml import MilProgram, evaluate
 from litehrnet_stage2.runtime.coreml.predict import (
     INPUTS_FILE,
     OUTPUTS_FILE,
@@ -28,7 +28,7 @@ from litehrnet_stage2.runtime.latency.result import PlannedOperation
 
 def answer(request: PredictionRequest) -> None:
     """Evaluate every image, and reply."""
-    program = Program.load(Path(request.package))
+    program = MilProgram.load(Path(request.package))
     features = np.load(Path(request.folder, INPUTS_FILE))
     found = [evaluate(program, {"features": image[None]}) for image in features]
     outputs = {name: np.concatenate([y[name] for y in found]).astype(np.float32) for name in ("y1", "y2")}

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.ao.quantization.fx import _decomposed  # noqa: F401  defines torch.ops.quantized_decomposed
 
 from litehrnet_stage2.runtime.coreml.evaluate import evaluate
-from litehrnet_stage2.runtime.coreml.program import Program
+from litehrnet_stage2.runtime.coreml.mil import MilProgram
 
 logging.getLogger("coremltools").setLevel(logging.ERROR)
 codes = torch.ops.quantized_decomposed
@@ -36,13 +36,13 @@ def convert(module: nn.Module, x: Tensor, *, target: Any = ct.target.iOS17, prec
     return ct.convert(exported, minimum_deployment_target=target, compute_precision=precision, skip_model_load=True)
 
 
-def save(model: Any, folder: Path) -> Program:
+def save(model: Any, folder: Path) -> MilProgram:
     path = folder / "saved.mlpackage"
     model.save(str(path))
-    return Program.load(path)
+    return MilProgram.load(path)
 
 
-def run(program: Program, x: Tensor) -> list[NDArray[Any]]:
+def run(program: MilProgram, x: Tensor) -> list[NDArray[Any]]:
     (feature,) = program.inputs
     outputs = evaluate(program, {feature.name: x.numpy()})
     return [outputs[tensor.name] for tensor in program.outputs]
@@ -177,7 +177,7 @@ def test_both_int8_encodings_give_the_same_result_and_that_is_torchs(tmp_path: P
     assert np.abs(outputs[FLOAT16, ct.target.iOS17].astype(np.float32) - expected).max() <= 2.0**-4
 
 
-def float16_program(folder: Path, build: Any, *shapes: tuple[int, ...]) -> Program:
+def float16_program(folder: Path, build: Any, *shapes: tuple[int, ...]) -> MilProgram:
     function = mb.program(
         input_specs=[mb.TensorSpec(shape, types.fp16) for shape in shapes], opset_version=ct.target.iOS17
     )(build)
@@ -259,7 +259,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def edited(package: Path, folder: Path, kind: str, **changes: str) -> Program:
+def edited(package: Path, folder: Path, kind: str, **changes: str) -> MilProgram:
     """The program with the first operator of a kind changed: its type, or the tensor a parameter reads."""
     model = Model_pb2.Model()
     model.ParseFromString((package / MODEL).read_bytes())
@@ -274,7 +274,7 @@ def edited(package: Path, folder: Path, kind: str, **changes: str) -> Program:
         if (package / name).exists():
             (copy / name).write_bytes((package / name).read_bytes())
     (copy / MODEL).write_bytes(model.SerializeToString())
-    return Program.load(copy)
+    return MilProgram.load(copy)
 
 
 def test_unknown_operator_is_named_with_its_output_and_those_that_are_known(package: Path, tmp_path: Path) -> None:
@@ -319,13 +319,14 @@ def test_result_that_is_not_what_the_program_declares_is_refused(tmp_path: Path)
 )
 def test_inputs_that_do_not_fit_are_refused(package: Path, inputs: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        evaluate(Program.load(package), inputs)
+        evaluate(MilProgram.load(package), inputs)
 
 
 def test_reading_and_evaluating_a_package_imports_neither_torch_nor_coremltools(package: Path) -> None:
     script = (
         "import sys; from pathlib import Path; import numpy as np; "
-        "from litehrnet_stage2.runtime.coreml import Program, evaluate; program = Program.load(Path(sys.argv[1])); "
+        "from litehrnet_stage2.runtime.coreml import MilProgram, evaluate; "
+        "program = MilProgram.load(Path(sys.argv[1])); "
         "(x,) = program.inputs; evaluate(program, {x.name: np.zeros(x.shape, x.dtype)}); "
         "print(sorted({'torch', 'coremltools'} & set(sys.modules)))"
     )

@@ -18,13 +18,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from coremltools.converters.mil import Builder as mb  # noqa: N813
-from coremltools.converters.mil.mil import Function, types
-from coremltools.converters.mil.mil import Program as MILProgram
+from coremltools.converters.mil.mil import Function, Program, types
 from numpy.typing import NDArray
 
 from litehrnet_stage2.runtime.coreml.evaluate import evaluate
+from litehrnet_stage2.runtime.coreml.mil import MilProgram
 from litehrnet_stage2.runtime.coreml.operators import OPERATORS, cast, conv, quantize
-from litehrnet_stage2.runtime.coreml.program import Program
 
 logging.getLogger("coremltools").setLevel(logging.ERROR)
 RNG = np.random.default_rng(0)
@@ -36,13 +35,13 @@ Case: TypeAlias = tuple[Callable[..., Any], tuple[NDArray[Any], ...]]
 
 def run_all(
     folder: Path, cases: Sequence[Case], *, target: Any = ct.target.iOS17
-) -> tuple[Program, list[NDArray[Any]]]:
+) -> tuple[MilProgram, list[NDArray[Any]]]:
     """Save one program with an output for each case, no pass changing it, read it back and evaluate it."""
     inputs = {f"x{i}_{j}": x for i, (_, given) in enumerate(cases) for j, x in enumerate(given)}
     placeholders = {
         name: mb.placeholder(x.shape, types.numpy_type_to_builtin_type(x.dtype)) for name, x in inputs.items()
     }
-    built = MILProgram()
+    built = Program()
     with Function(placeholders, opset_version=target) as main:
         main.set_outputs(
             [build(*(main.inputs[f"x{i}_{j}"] for j in range(len(given)))) for i, (build, given) in enumerate(cases)]
@@ -52,14 +51,14 @@ def run_all(
     ct.convert(built, minimum_deployment_target=target, pass_pipeline=ct.PassPipeline.EMPTY, skip_model_load=True).save(
         str(path)
     )
-    program = Program.load(path)
+    program = MilProgram.load(path)
     outputs = evaluate(program, inputs)
     return program, [outputs[tensor.name] for tensor in program.outputs]
 
 
 def run(
     folder: Path, build: Callable[..., Any], *inputs: NDArray[Any], target: Any = ct.target.iOS17
-) -> tuple[Program, NDArray[Any]]:
+) -> tuple[MilProgram, NDArray[Any]]:
     """`run_all` for one case."""
     program, (output,) = run_all(folder, [(build, inputs)], target=target)
     return program, output
@@ -185,13 +184,13 @@ AGAINST_TORCH: list[tuple[str, Callable[..., Any], tuple[NDArray[Any], ...], Cal
 
 
 @pytest.fixture(scope="module")
-def evaluated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Program, list[NDArray[Any]]]:
+def evaluated(tmp_path_factory: pytest.TempPathFactory) -> tuple[MilProgram, list[NDArray[Any]]]:
     """One program of all the cases above."""
     return run_all(tmp_path_factory.mktemp("torch"), [case[1:3] for case in AGAINST_TORCH])
 
 
 @pytest.mark.parametrize("index", range(len(AGAINST_TORCH)), ids=[case[0] for case in AGAINST_TORCH])
-def test_operator_agrees_with_torch(evaluated: tuple[Program, list[NDArray[Any]]], index: int) -> None:
+def test_operator_agrees_with_torch(evaluated: tuple[MilProgram, list[NDArray[Any]]], index: int) -> None:
     program, outputs = evaluated
     operator, _, inputs, reference = AGAINST_TORCH[index]
     assert operator in program.operator_counts()

@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from litehrnet_stage2.runtime.coreml.coverage import int8_coverage
-from litehrnet_stage2.runtime.coreml.program import Operation, Program, Tensor
+from litehrnet_stage2.runtime.coreml.int8_layers import int8_coverage
+from litehrnet_stage2.runtime.coreml.mil import MilProgram, Operation, Tensor
 
 Step = tuple[str, str, str, dict[str, Any]]
 CODES = np.zeros((8, 8, 1, 1), np.int8)
 
 
-def program(*steps: Step) -> Program:
+def program(*steps: Step) -> MilProgram:
     """A program of `(output, dtype, operator, arguments)`, one tensor `x` its input."""
 
     def tensor(name: str, dtype: str) -> Tensor:
@@ -28,7 +28,7 @@ def program(*steps: Step) -> Program:
         )
         for output, dtype, kind, arguments in steps
     )
-    return Program(
+    return MilProgram(
         inputs=(tensor("x", "float32"),),
         outputs=operations[-1].outputs,
         constants={"codes": CODES},

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from litehrnet_stage2.runtime.coreml.program import Operation, Program
+from litehrnet_stage2.runtime.coreml.mil import MilProgram, Operation
 
 _LAYERS = ("conv", "linear")
 # Each way to write an 8-bit tensor, and the parameter that holds its codes.
@@ -52,7 +52,7 @@ class Int8Coverage:
         return sum(layer.int8 for layer in self.layers)
 
 
-def int8_coverage(program: Program) -> Int8Coverage:
+def int8_coverage(program: MilProgram) -> Int8Coverage:
     """Look at what feeds each layer, and at what each `dequantize` feeds."""
     producers = {tensor.name: operation for operation in program.operations for tensor in operation.outputs}
     layers = [operation for operation in program.operations if operation.type in _LAYERS]
@@ -91,7 +91,7 @@ def int8_coverage(program: Program) -> Int8Coverage:
 
 
 def _dtype(
-    value: str | NDArray[np.generic], program: Program, producers: dict[str, Operation]
+    value: str | NDArray[np.generic], program: MilProgram, producers: dict[str, Operation]
 ) -> np.dtype[np.generic] | None:
     if not isinstance(value, str):
         return value.dtype

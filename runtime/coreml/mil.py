@@ -88,7 +88,7 @@ class Operation:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Program:
+class MilProgram:
     """A Core ML program of one straight block of tensor operators.
 
     Attributes:
@@ -104,7 +104,7 @@ class Program:
     operations: tuple[Operation, ...]
 
     @classmethod
-    def load(cls, path: Path) -> Program:
+    def load(cls, path: Path) -> MilProgram:
         """Read the program of the `.mlpackage` folder at `path`.
 
         Raises:
@@ -141,7 +141,7 @@ class _Reader:
         self._type_name = type_name
         self._weight_files: dict[str, WeightFile] = {}
 
-    def program(self, model: Any) -> Program:
+    def program(self, model: Any) -> MilProgram:
         kind = model.WhichOneof("Type")
         if kind != "mlProgram":
             raise InputError(f"{self._package.model} holds {kind or 'no model'}, but only an mlProgram is read")
@@ -176,7 +176,7 @@ class _Reader:
             # A model of several functions describes each in a place of its own.
             if names and sorted(names) != sorted(actual):
                 raise InputError(f"the model's description has {what}s {names}, but its program has {actual}")
-        return Program(
+        return MilProgram(
             inputs=inputs,
             outputs=tuple(tensors[name] for name in block.outputs),
             constants=MappingProxyType(constants),

@@ -17,7 +17,7 @@ import torch
 from coremltools.proto import MIL_pb2, Model_pb2
 
 from litehrnet_stage2.runtime.coreml.evaluate import evaluate
-from litehrnet_stage2.runtime.coreml.program import Program
+from litehrnet_stage2.runtime.coreml.mil import MilProgram
 
 logging.getLogger("coremltools").setLevel(logging.ERROR)
 MODEL = Path("Data/com.apple.CoreML/model.mlmodel")
@@ -72,7 +72,7 @@ def stored_weight(model: Any) -> Any:
 
 
 def test_program_has_the_names_shapes_types_and_operators_that_were_saved(package: Path) -> None:
-    program = Program.load(package)
+    program = MilProgram.load(package)
     assert [str(tensor) for tensor in program.inputs] == ["features float32[1, 4, 6, 8]"]
     assert [str(tensor) for tensor in program.outputs] == ["logits float32[1, 2, 6, 8]"]
     assert program.operator_counts() == {"conv": 2, "silu": 1}
@@ -81,18 +81,18 @@ def test_program_has_the_names_shapes_types_and_operators_that_were_saved(packag
 
 
 def test_package_is_all_that_is_read(package: Path, tmp_path: Path) -> None:
-    expected = evaluate(Program.load(package), FEATURES)["logits"]
+    expected = evaluate(MilProgram.load(package), FEATURES)["logits"]
     moved = Path(shutil.copytree(package, tmp_path / "elsewhere" / "renamed.mlpackage"))
     shutil.rmtree(package)
-    np.testing.assert_array_equal(evaluate(Program.load(moved), FEATURES)["logits"], expected)
+    np.testing.assert_array_equal(evaluate(MilProgram.load(moved), FEATURES)["logits"], expected)
 
 
 def test_flipped_weight_changes_the_output(package: Path) -> None:
-    expected = evaluate(Program.load(package), FEATURES)["logits"]
+    expected = evaluate(MilProgram.load(package), FEATURES)["logits"]
     content = bytearray((package / WEIGHTS).read_bytes())
     content[131] ^= 0x40  # in the exponent of the first constant's first value
     (package / WEIGHTS).write_bytes(content)
-    assert not np.array_equal(evaluate(Program.load(package), FEATURES)["logits"], expected)
+    assert not np.array_equal(evaluate(MilProgram.load(package), FEATURES)["logits"], expected)
 
 
 def test_weight_file_cut_short_anywhere_is_refused(package: Path) -> None:
@@ -100,7 +100,7 @@ def test_weight_file_cut_short_anywhere_is_refused(package: Path) -> None:
     for cut in range(0, len(content), 50):
         (package / WEIGHTS).write_bytes(content[:cut])
         with pytest.raises(ValueError, match=r"cut short"):
-            Program.load(package)
+            MilProgram.load(package)
 
 
 def test_damaged_specification_is_refused_or_read_but_nothing_else(package: Path) -> None:
@@ -112,7 +112,7 @@ def test_damaged_specification_is_refused_or_read_but_nothing_else(package: Path
         damaged[rng.integers(len(content))] ^= 1 << int(rng.integers(8))
         (package / MODEL).write_bytes(damaged)
         try:
-            evaluate(Program.load(package), FEATURES)
+            evaluate(MilProgram.load(package), FEATURES)
         except ValueError:
             refused += 1
     assert refused > 150
@@ -122,27 +122,27 @@ def test_damaged_specification_is_refused_or_read_but_nothing_else(package: Path
 def test_file_that_is_no_specification_is_refused(package: Path, content: bytes) -> None:
     (package / MODEL).write_bytes(content)
     with pytest.raises(ValueError, match=r"model\.mlmodel (is not a Core ML specification|holds no model)"):
-        Program.load(package)
+        MilProgram.load(package)
 
 
 @pytest.mark.parametrize("missing", [MODEL, WEIGHTS, Path("Manifest.json")])
 def test_missing_file_is_named(package: Path, missing: Path) -> None:
     (package / missing).unlink()
     with pytest.raises(ValueError, match=missing.name):
-        Program.load(package)
+        MilProgram.load(package)
 
 
 @pytest.mark.parametrize("path", ["nothing.mlpackage", "small.mlpackage/Manifest.json"])
 def test_what_is_no_package_folder_is_refused(package: Path, path: str) -> None:
     with pytest.raises(ValueError, match=r"is not an \.mlpackage folder|missing from the package"):
-        Program.load(package.parent / path)
+        MilProgram.load(package.parent / path)
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "{}", '{"rootModelIdentifier": "x", "itemInfoEntries": {}}'])
 def test_manifest_that_names_no_model_is_refused(package: Path, content: str) -> None:
     (package / "Manifest.json").write_text(content)
     with pytest.raises(ValueError, match=r"Manifest\.json does not say where"):
-        Program.load(package)
+        MilProgram.load(package)
 
 
 @pytest.mark.parametrize("inside", [MODEL, WEIGHTS, WEIGHTS.parent, Path("Manifest.json")])
@@ -151,13 +151,13 @@ def test_symbolic_link_out_of_the_package_is_refused(package: Path, tmp_path: Pa
     (package / inside).rename(outside)
     (package / inside).symlink_to(outside)
     with pytest.raises(ValueError, match=r"outside of the package .*: refused"):
-        Program.load(package)
+        MilProgram.load(package)
 
 
 def test_symbolic_link_within_the_package_is_followed(package: Path) -> None:
     (package / WEIGHTS).rename(package / "elsewhere.bin")
     (package / WEIGHTS).symlink_to(package / "elsewhere.bin")
-    assert Program.load(package).operator_counts() == {"conv": 2, "silu": 1}
+    assert MilProgram.load(package).operator_counts() == {"conv": 2, "silu": 1}
 
 
 @pytest.mark.parametrize("path", ["../../../outside", "/etc/hostname"])
@@ -167,7 +167,7 @@ def test_manifest_path_out_of_the_package_is_refused(package: Path, path: str) -
     manifest["itemInfoEntries"][manifest["rootModelIdentifier"]]["path"] = path
     (package / "Manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(ValueError, match=r"outside of the package|missing from the package"):
-        Program.load(package)
+        MilProgram.load(package)
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_weight_path_out_of_the_package_or_to_no_file_is_refused(package: Path, 
 
     edit(package, change)
     with pytest.raises(ValueError, match=message):
-        Program.load(package)
+        MilProgram.load(package)
 
 
 def rename_an_input(model: Any) -> None:
@@ -296,10 +296,10 @@ def test_specification_that_does_not_add_up_is_refused(
 ) -> None:
     edit(package, change)
     with pytest.raises(ValueError, match=message):
-        Program.load(package)
+        MilProgram.load(package)
 
 
 def test_missing_coremltools_names_what_to_install(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "coremltools", None)
     with pytest.raises(ModuleNotFoundError, match=r"pip install -e '.\[convert\]'"):
-        Program.load(package)
+        MilProgram.load(package)
