@@ -21,7 +21,7 @@ from litehrnet_stage2.reference.freeze import freeze
 from litehrnet_stage2.reference.integer_function import IntegerFunction
 from litehrnet_stage2.reference.network import quantize
 from litehrnet_stage2.runtime.border import BorderProgram
-from litehrnet_stage2.runtime.coreml import Program, evaluate
+from litehrnet_stage2.runtime.coreml import MilProgram, evaluate
 from litehrnet_stage2.runtime.program import open_program
 
 
@@ -80,7 +80,7 @@ def test_core_ml_gives_the_golden_codes(converted: tuple[nn.Module, IntegerFunct
     coreml.convert(function, tmp_path / "network.mlpackage", Deployment())
     codes = np.random.default_rng(0).integers(-128, 128, (1, 3, 32, 32)).astype(np.int8)
     x = function.input_quantization.dequantize(codes)
-    found = evaluate(Program.load(tmp_path / "network.mlpackage"), {"image": x})
+    found = evaluate(MilProgram.load(tmp_path / "network.mlpackage"), {"image": x})
     for name, due in golden.evaluate(function, codes).items():
         np.testing.assert_array_equal(function.output_quantization[name].quantize(found[name]), due)
 

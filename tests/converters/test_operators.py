@@ -34,7 +34,7 @@ from litehrnet_stage2.reference.operators import (
 from litehrnet_stage2.reference.quantization import Codes, Quantization
 from litehrnet_stage2.reference.settle import settle
 from litehrnet_stage2.runtime.border import BorderProgram
-from litehrnet_stage2.runtime.coreml import Program, evaluate
+from litehrnet_stage2.runtime.coreml import MilProgram, evaluate
 from litehrnet_stage2.runtime.program import open_program
 
 
@@ -157,6 +157,6 @@ def test_it_gives_the_golden_codes_in_core_ml(name: str, tmp_path: Path) -> None
         read: function.quantization[read].dequantize(codes)
         for read, codes in zip(function.inputs, ROWS[name].inputs, strict=True)
     }
-    found = evaluate(Program.load(tmp_path / "alone.mlpackage"), values)["out"]
+    found = evaluate(MilProgram.load(tmp_path / "alone.mlpackage"), values)["out"]
     due = golden.evaluate(function, *ROWS[name].inputs)["out"]
     np.testing.assert_array_equal(function.output_quantization["out"].quantize(found), due)
