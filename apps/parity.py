@@ -139,12 +139,13 @@ def _check_on_device(
 ) -> list[Checked]:
     """Check each runtime on a device; what has to be built or unpacked for it is, once.
 
-    A device need not have ONNX Runtime: unless it was `chosen`, it is left out where it is missing.
+    A device need not have every library: unless it was `chosen`, a runtime is left out where its library is missing.
 
     Raises:
         ValueError: no such device, or a runtime that devices do not have.
         DeviceError: the device cannot be reached, or lacks the runtime.
     """
+    from litehrnet_stage2.reference.contract.artifacts import DEVICE_RUNTIMES
     from litehrnet_stage2.runtime import check_parity
     from litehrnet_stage2.runtime.devices import DeviceError, parse_device
     from litehrnet_stage2.runtime.programs.device_program import open_device_session
@@ -152,9 +153,9 @@ def _check_on_device(
     results: list[Checked] = []
     with parse_device(name, progress=progress) as device:
         for runtime in runtimes:
-            if not chosen and runtime.startswith("onnxruntime"):
+            if not chosen and runtime in DEVICE_RUNTIMES:
                 try:
-                    device.library_version("onnxruntime")
+                    device.library_version(DEVICE_RUNTIMES[runtime].library)
                 except DeviceError as error:
                     progress(f"leaving out {runtime}: {error}")
                     continue

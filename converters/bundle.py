@@ -35,7 +35,9 @@ FloatNetwork: TypeAlias = Callable[..., Sequence[NDArray[np.float32]]]
 Inputs: TypeAlias = NDArray[Any] | Sequence[NDArray[Any]]
 """Of each input float32, or uint8 where it is pixels, `[N, C, H, W]`; one array where there is one input."""
 
-TOOLS = ("litehrnet-stage2", "torch", "executorch", "coremltools", "onnx", "onnxruntime", "numpy")
+_MADE_WITH = dict.fromkeys(package for row in ARTIFACTS.values() for package in row.made_with)
+TOOLS = ("litehrnet-stage2", *_MADE_WITH, "onnxruntime", "numpy")
+"""The packages whose versions a bundle names, as they are installed."""
 
 
 def write_bundle(

@@ -100,7 +100,7 @@ class OnnxRuntime(Library):
 
 
 class LiteRT(Library):
-    """Runs a `.tflite`; the setting `delegate=whole` refuses one that XNNPACK does not take whole."""
+    """Runs a `.tflite` that XNNPACK takes whole; there are no settings."""
 
     errors = (ValueError, RuntimeError)
 
@@ -110,7 +110,6 @@ class LiteRT(Library):
         self._interpreter_class = interpreter.Interpreter
         self.runtime = f"ai-edge-litert {importlib.metadata.version('ai-edge-litert')}"
         self._threads = threads
-        self._whole = settings.get("delegate") == "whole"
 
     def load(self, model: str) -> list[Input]:
         """Open the file; its inputs."""
@@ -119,10 +118,9 @@ class LiteRT(Library):
         declared = self._interpreter.get_input_details()
         self._inputs = [inp["index"] for inp in declared]
         self._outputs = [out["index"] for out in self._interpreter.get_output_details()]
-        if self._whole:
-            rule = runpy.run_path(str(Path(__file__).with_name("litert_delegate.py")))
-            if left := rule["undelegated"](self._interpreter._get_ops_details(), self._outputs):
-                raise ValueError(f"{left}. {rule['ADVICE']}")
+        rule = runpy.run_path(str(Path(__file__).with_name("litert_delegate.py")))
+        if left := rule["undelegated"](self._interpreter._get_ops_details(), self._outputs):
+            raise ValueError(f"{left}. {rule['ADVICE']}")
         return [Input(inp["name"], inp["dtype"].__name__, inp["shape"].tolist()) for inp in declared]
 
     def run(self, arrays: list[Any]) -> list[Any]:

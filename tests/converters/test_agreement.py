@@ -9,11 +9,17 @@ import pytest
 from numpy.typing import NDArray
 
 from litehrnet_stage2.apps import example
+from litehrnet_stage2.reference.contract import artifacts
 from litehrnet_stage2.reference.integer_function import Quantization
 from litehrnet_stage2.runtime import Bundle, check_parity, expected, open_session
 from litehrnet_stage2.runtime.coreml import MilProgram, evaluate
 
-RUNTIMES = ("golden", "executorch", "onnxruntime")
+RUNTIMES = tuple(
+    name
+    for name, row in artifacts.RUNTIMES.items()
+    if row.checks and (row.artifact is None or row.artifact.default) and row.library != "coreml-eval"
+)
+"""Those of the default artifacts; the evaluator, which takes minutes, has a test of its own below."""
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)

@@ -17,6 +17,7 @@ from litehrnet_stage2.converters import executorch, executorch_codes, xnnpack_lo
 from litehrnet_stage2.converters.bundle import write_bundle
 from litehrnet_stage2.converters.targets import Deployment
 from litehrnet_stage2.reference.config import Stage2Config
+from litehrnet_stage2.reference.contract.artifacts import DEVICE_RUNTIMES
 from litehrnet_stage2.reference.freeze import freeze
 from litehrnet_stage2.reference.qat import QATStage2
 from litehrnet_stage2.reference.stage2 import Stage2
@@ -100,7 +101,7 @@ def sample(bundle: Bundle, tmp_path: Path) -> Path:
 def codes_bundle(small_frozen, small_features, small_network, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """The small Stage2 with float32 at the border of its artifacts, and with codes."""
     folder = tmp_path_factory.mktemp("codes") / "bundle"
-    targets = ("executorch", "onnx", "executorch-codes", "onnx-codes")
+    targets = [row.artifact.name for row in DEVICE_RUNTIMES.values() if row.artifact]
     write_bundle(*small_frozen, small_features[:2], folder, float_network=small_network, targets=targets)
     return Bundle.open(folder)
 

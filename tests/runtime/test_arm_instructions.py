@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from litehrnet_stage2.converters.bundle import write_bundle
+from litehrnet_stage2.reference.contract.artifacts import DEVICE_RUNTIMES
 from litehrnet_stage2.runtime.bundle import Bundle
 from litehrnet_stage2.runtime.devices import CPU_MODELS, EmulatedDevice
 from litehrnet_stage2.runtime.latency import read_result
@@ -14,7 +15,7 @@ from litehrnet_stage2.runtime.programs.device_program import device_program, ope
 
 COMMITTED = Path(__file__).parents[2] / "benchmarks" / "arm_instructions.json"
 MOST_GROWTH = 1.02
-TARGETS = ("executorch", "onnx", "executorch-codes", "onnx-codes")
+TARGETS = [row.artifact.name for row in DEVICE_RUNTIMES.values() if row.artifact]
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +27,7 @@ def full_size(frozen, trained, photographs, tmp_path_factory) -> Bundle:
 
 
 @pytest.mark.usefixtures("arm_runner", "arm_python")
-@pytest.mark.parametrize("runtime", ["executorch", "onnxruntime", "executorch-codes", "onnxruntime-codes"])
+@pytest.mark.parametrize("runtime", DEVICE_RUNTIMES)
 def test_no_artifact_costs_more_instructions_than_committed(runtime: str, full_size: Bundle) -> None:
     (run,) = read_result(COMMITTED).runs
     (committed,) = (c.instructions.per_inference for c in run.candidates if c.name == runtime and c.instructions)

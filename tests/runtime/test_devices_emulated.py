@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from litehrnet_stage2.reference.contract.artifacts import DEVICE_RUNTIMES
 from litehrnet_stage2.runtime.bundle import Bundle
 from litehrnet_stage2.runtime.devices import (
     CPU_MODELS,
@@ -69,7 +70,7 @@ def test_onnx_gives_the_golden_codes(name: str, bundle: Bundle) -> None:
 @pytest.mark.usefixtures("arm_python")
 def test_codes_in_and_out_are_the_golden_codes_and_cost_less(a76: EmulatedDevice, codes_bundle: Bundle) -> None:
     golden = codes_bundle.golden()
-    for runtime in ("executorch-codes", "onnxruntime-codes"):
+    for runtime in (name for name, row in DEVICE_RUNTIMES.items() if row.artifact and row.artifact.border.codes):
         with open_device_session(codes_bundle, runtime, a76) as session:
             result = check_parity(session, golden)
         assert result.codes_sha256 == codes_bundle.manifest.golden_sha256

@@ -8,12 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+from litehrnet_stage2.reference.contract.artifacts import DEVICE_RUNTIMES, RUNTIMES
 from litehrnet_stage2.reference.integer_function import Quantization
 from litehrnet_stage2.runtime import Bundle, OutputError, check_parity, open_session
 from litehrnet_stage2.runtime.program import Names, open_program
 
-FLOATS = ("executorch", "onnxruntime")
-CODES = ("executorch-codes", "onnxruntime-codes")
+FLOATS = [name for name, row in DEVICE_RUNTIMES.items() if row.artifact and not row.artifact.border.codes]
+CODES = [name for name, row in RUNTIMES.items() if row.artifact and row.artifact.border.codes]
 
 
 def input_codes(bundle: Bundle) -> np.ndarray:
