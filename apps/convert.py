@@ -104,7 +104,7 @@ def convert(
     json: console.JsonFile = None,
     verbose: console.Verbose = False,
 ) -> None:
-    """Convert a Stage2 to ExecuTorch, ONNX and Core ML artifacts that compute one integer function.
+    """Convert a Stage2 to ExecuTorch, LiteRT, ONNX and Core ML artifacts that compute one integer function.
 
     A float checkpoint is calibrated and quantised; a fine-tuned one (stage2 qat) is taken as it is.
     Every addition and SiLU is proved equal in all runtimes, or the conversion fails.

@@ -107,9 +107,10 @@ LIBRARIES: Mapping[str, Library] = {
     ),
     "litert": Library(
         title="LiteRT",
-        program="litehrnet_stage2.runtime.litert_program",
+        program="litehrnet_stage2.runtime.programs.litert_program",
         packages=("ai_edge_litert",),
-        extra="peers",
+        extra="litert",
+        on_devices=True,
     ),
     "coreml-eval": Library(
         title="Core ML evaluator",
@@ -165,6 +166,7 @@ class Artifact:
 
 
 _XNNPACK = {"backend": "XnnpackBackend"}
+_LITERT = {"XNNPACK": "one delegate with every operator"}
 _ONNXRUNTIME = {
     "graph_optimization_level": "ORT_ENABLE_EXTENDED or higher",
     "session.x64quantprecision": "1 on x86 without VNNI, or unset",
@@ -182,6 +184,17 @@ ARTIFACTS: Mapping[str, Artifact] = {
             made_with=("torch", "executorch"),
             runtimes={"executorch": "executorch"},
             settings=_XNNPACK,
+        ),
+        Artifact(
+            name="litert",
+            suffix=".tflite",
+            library="litert",
+            border=Border("float32", layout="NHWC"),
+            default=True,
+            converter="litert",
+            made_with=("torch", "ai-edge-litert"),
+            runtimes={"litert": "litert"},
+            settings=_LITERT,
         ),
         Artifact(
             name="onnx",
@@ -202,6 +215,16 @@ ARTIFACTS: Mapping[str, Artifact] = {
             made_with=("torch", "executorch"),
             runtimes={"executorch-codes": "executorch"},
             settings=_XNNPACK,
+        ),
+        Artifact(
+            name="litert-codes",
+            suffix="-codes.tflite",
+            library="litert",
+            border=Border("int8", layout="NHWC"),
+            converter="litert_codes",
+            made_with=("torch", "ai-edge-litert"),
+            runtimes={"litert-codes": "litert"},
+            settings=_LITERT,
         ),
         Artifact(
             name="onnx-codes",

@@ -64,6 +64,7 @@ def test_it_holds_the_artifacts_the_golden_codes_the_function_and_the_manifest(b
         "manifest.json",
         "manifest.sha256",
         "stage2.mlpackage",
+        "stage2.tflite",
         "stage2.onnx",
         "stage2.pte",
     }
@@ -95,6 +96,7 @@ def test_the_manifest_says_what_the_bundle_holds(bundle_folder: Path, function: 
     assert [output["name"] for output in values["outputs"]] == ["y1", "y2"]
     assert {name: entry["file"] for name, entry in values["artifacts"].items()} == {
         "executorch": "stage2.pte",
+        "litert": "stage2.tflite",
         "onnx": "stage2.onnx",
         "coreml": "stage2.mlpackage",
     }
@@ -199,7 +201,7 @@ def test_what_is_no_bundle_is_never_overwritten(make: Callable[[Path], None], wr
 
 
 def test_an_unknown_target_is_answered_with_the_known_ones(write: Write, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="unknown target 'tflite': the targets are executorch, onnx"):
+    with pytest.raises(ValueError, match="unknown target 'tflite': the targets are executorch, litert, onnx"):
         write(tmp_path / "bundle", targets=("onnx", "tflite"))
     assert not list(tmp_path.iterdir())
 

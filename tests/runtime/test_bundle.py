@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from litehrnet_stage2.reference.contract.artifacts import DEFAULT_TARGETS
 from litehrnet_stage2.reference.contract.manifest import BundleError
 from litehrnet_stage2.reference.errors import InputError
 from litehrnet_stage2.reference.golden import codes_sha256
@@ -112,7 +113,7 @@ def test_what_would_wait_or_fill_the_memory_is_refused_before_it_is_read(
         open_session(damaged, "onnxruntime")
 
 
-@pytest.mark.parametrize("target", ["executorch", "onnx", "coreml"])
+@pytest.mark.parametrize("target", DEFAULT_TARGETS)
 def test_an_artifact_the_bundle_was_made_without_says_how_to_get_it(target: str, edit: Edit) -> None:
     def without(values: Any) -> None:
         values["artifacts"].pop(target)

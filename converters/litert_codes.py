@@ -1,0 +1,29 @@
+"""LiteRT with int8 codes in and out, channels last: one delegate that quantises and transposes nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from litehrnet_stage2.converters import litert
+from litehrnet_stage2.converters.coverage import Coverage
+from litehrnet_stage2.converters.targets import Deployment
+from litehrnet_stage2.reference.integer_function import IntegerFunction
+
+
+def convert(function: IntegerFunction, path: Path, deployment: Deployment) -> Coverage:
+    """Write `path`: the int8 codes of each input, channels last, in; those of each output out.
+
+    Raises:
+        CoverageError: an operator is not in the one delegate, or not in int8.
+        LoweringError: LiteRT has no exact form of an operator.
+    """
+    content = litert.build_codes(function)
+    coverage = litert.coverage_of(content).check(expected_coverage(function), "litert-codes")
+    path.write_bytes(content)
+    return coverage
+
+
+def expected_coverage(function: IntegerFunction) -> Coverage:
+    """As with float32 in and out, but nothing at the border."""
+    return dataclasses.replace(litert.expected_coverage(function), boundary={})
