@@ -23,6 +23,7 @@ from litehrnet_stage2.reference.contract.manifest import (
     Manifest,
     TensorSpec,
     border_specs,
+    holds_bundle,
 )
 from litehrnet_stage2.reference.files import open_regular
 from litehrnet_stage2.reference.integer_function import IntegerFunction, Quantization
@@ -79,6 +80,8 @@ class Bundle:
         Raises:
             BundleError: not a bundle, damaged, of another schema version, or its parts are of different functions.
         """
+        if folder.is_file() and holds_bundle(folder.parent):
+            raise BundleError(f"{folder} is a file of a bundle: give its folder, {folder.parent}")
         bundle = cls(folder, Manifest.read(folder))
         bundle._check_function()
         bundle.golden()

@@ -5,17 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save_file
 from torch import Tensor
 
 from litehrnet_stage2 import reference
 from litehrnet_stage2.apps.landmarks.network import Heads, LandmarkNet, Stem
 from litehrnet_stage2.reference.checkpoint import load_checkpoint, save_checkpoint
 from litehrnet_stage2.reference.errors import InputError
+from litehrnet_stage2.reference.files import read_regular
 from litehrnet_stage2.reference.stage2 import Stage2
 
 SHIPPED = Path(reference.__path__[0]) / "weights"
 """Holds `float.safetensors`, `int8.safetensors` (Stage2) and `landmarks.safetensors` (stem and heads)."""
+
+MOST_BYTES = 2**26  # of the stem and heads, which take 2**17
 
 
 def save_network(state: dict[str, Tensor], folder: Path) -> None:
@@ -37,7 +40,7 @@ def load_stem_and_heads(path: Path) -> tuple[Stem, Heads]:
     """
     stem, heads = Stem(), Heads()
     try:
-        state = load_file(path)
+        state = load(read_regular(path, most_bytes=MOST_BYTES))
         for part, prefix in ((stem, "stem."), (heads, "heads.")):
             part.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
     except (OSError, SafetensorError, RuntimeError) as error:

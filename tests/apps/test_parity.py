@@ -105,3 +105,9 @@ def test_an_empty_device_is_not_this_machine(stage2: Command, small_bundle: Path
     done = stage2("parity", small_bundle, "--device", "")
     assert done.returncode == 2
     assert "unknown device '': the devices are local, " in done.stderr
+
+
+def test_a_file_of_a_bundle_is_answered_with_its_folder(stage2: Command, small_bundle: Path) -> None:
+    done = stage2("parity", small_bundle / "stage2.onnx")
+    assert done.returncode == 2
+    assert f"stage2.onnx is a file of a bundle: give its folder, {small_bundle}" in done.stderr
