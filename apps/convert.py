@@ -124,7 +124,15 @@ def convert(
         chosen = [name.strip() for name in targets.split(",") if name.strip()]
         if network is not None:
             manifest = _convert_named(
-                network, out, checkpoint, inputs or [], outputs, calibration, chosen, coreml_target, progress
+                network,
+                out,
+                checkpoint,
+                inputs or [],
+                outputs,
+                calibration,
+                None if chosen == list(DEFAULT_TARGETS) else chosen,
+                coreml_target,
+                progress,
             )
         elif inputs or outputs:
             raise InputError("--input and --output belong to a whole network: name it with --network MODULE:NAME")
@@ -154,7 +162,7 @@ def _convert_named(
     inputs: Sequence[str],
     outputs: Sequence[str] | None,
     calibration: str | None,
-    targets: Sequence[str],
+    targets: Sequence[str] | None,
     coreml_target: str,
     progress: Progress,
 ) -> Manifest:

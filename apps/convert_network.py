@@ -28,7 +28,7 @@ def convert_network(
     name: str = "network",
     input_names: tuple[str, ...] | None = None,
     output_names: tuple[str, ...] | None = None,
-    targets: Sequence[str] = DEFAULT_TARGETS,
+    targets: Sequence[str] | None = None,
     coreml_target: str = "iOS17",
     progress: Progress = silent,
 ) -> Manifest:
@@ -42,7 +42,8 @@ def convert_network(
         name: what the artifacts are called after.
         input_names: by default the parameters of `forward` in order.
         output_names: by default the keys of the dict, or the fields of the dataclass, that the network returns.
-        targets: artifacts to make, of the table of artifacts.
+        targets: artifacts to make, of the table of artifacts; by default the default ones, without those that have
+            no exact form of some operator.
         coreml_target: oldest system of the Neural Engine's form.
         progress: is told each step.
 
@@ -57,6 +58,8 @@ def convert_network(
     from litehrnet_stage2.reference.network import QuantizedNetwork, quantize
     from litehrnet_stage2.reference.quantizers import Mode, set_mode
 
+    optional = DEFAULT_TARGETS if targets is None else ()
+    targets = DEFAULT_TARGETS if targets is None else targets
     check_targets(targets)
     check_replaceable(out)
     if not inputs:
@@ -84,6 +87,7 @@ def convert_network(
             out,
             float_network=lambda *x: _outputs(quantized, x),
             targets=targets,
+            optional=optional,
             coreml_target=coreml_target,
             progress=progress,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -28,6 +28,7 @@ from litehrnet_stage2.reference.contract.manifest import (
 from litehrnet_stage2.reference.freeze import Proof
 from litehrnet_stage2.reference.integer_function import IntegerFunction, Quantization
 from litehrnet_stage2.reference.known_files import remember
+from litehrnet_stage2.reference.lowering import LoweringError
 
 FloatNetwork: TypeAlias = Callable[..., Sequence[NDArray[np.float32]]]
 """Each input float32 `[N, C, H, W]` to each output, float32, in order: the network before quantisation."""
@@ -48,6 +49,7 @@ def write_bundle(
     *,
     float_network: FloatNetwork,
     targets: Iterable[str] = DEFAULT_TARGETS,
+    optional: Collection[str] = (),
     coreml_target: str = "iOS17",
     details: Mapping[str, Any] | None = None,
     progress: Callable[[str], None] = lambda step: None,
@@ -55,8 +57,9 @@ def write_bundle(
     """Write the folder `out`, replacing a bundle that is there.
 
     Golden inputs are `inputs`, snapped to the input grid, and `stress_inputs`; of the former the bundle also has what
-    `float_network` makes of them, to judge fidelity by. The artifacts take one image at a time. `details` are plain
-    data that the manifest is to hold.
+    `float_network` makes of them, to judge fidelity by. The artifacts take one image at a time. Targets that are
+    `optional` are left out, and `progress` is told why, where they have no exact form of some operator. `details` are
+    plain data that the manifest is to hold.
 
     Raises:
         BundleError: what is at `out` cannot be replaced (see `check_replaceable`).
@@ -70,7 +73,9 @@ def write_bundle(
     function.check_inputs(*codes)
     deployment = Deployment(coreml_target=coreml_target)
     with replacing(out) as folder:
-        manifest = _fill(folder, function, proof, codes, float_network, deployment, targets, details or {}, progress)
+        manifest = _fill(
+            folder, function, proof, codes, float_network, deployment, targets, optional, details or {}, progress
+        )
     return manifest
 
 
@@ -99,6 +104,7 @@ def _fill(
     float_network: FloatNetwork,
     deployment: Deployment,
     targets: list[str],
+    optional: Collection[str],
     details: Mapping[str, Any],
     progress: Callable[[str], None],
 ) -> Manifest:
@@ -106,7 +112,12 @@ def _fill(
     for name in targets:
         progress(f"converting to {name}")
         artifact = ARTIFACTS[name]
-        coverage[name] = load_converter(artifact)(function, folder / artifact.file(function.name), deployment)
+        try:
+            coverage[name] = load_converter(artifact)(function, folder / artifact.file(function.name), deployment)
+        except LoweringError as error:
+            if name not in optional:
+                raise
+            progress(f"leaving out {name}: {error}")
     progress("evaluating the golden codes")
     integer_function.save(function, folder / FUNCTION)
     inputs, outputs = border_specs(function)
@@ -130,7 +141,7 @@ def _fill(
         name=function.name,
         inputs=inputs,
         outputs=outputs,
-        artifacts={name: _entry(ARTIFACTS[name], function.name) for name in targets},
+        artifacts={name: _entry(ARTIFACTS[name], function.name) for name in coverage},
         coverage=coverage,
         proof=proof,
         versions=_versions(),

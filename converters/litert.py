@@ -9,12 +9,24 @@ import numpy as np
 from ai_edge_litert import interpreter
 from ai_edge_litert import schema_py_generated as schema
 
-from litehrnet_stage2.converters.coverage import Coverage, CoverageError, node_counts
-from litehrnet_stage2.converters.litert_lowering import Graph
+from litehrnet_stage2.converters.coverage import Coverage, CoverageError, Names, always, counted
+from litehrnet_stage2.converters.litert_lowering import TABLES, Graph
 from litehrnet_stage2.converters.targets import Deployment
 from litehrnet_stage2.reference.contract.litert_delegate import undelegated
 from litehrnet_stage2.reference.integer_function import IntegerFunction
-from litehrnet_stage2.reference.operators import Add, Conv, Resize, SiLU
+from litehrnet_stage2.reference.lowering import Lowerings
+from litehrnet_stage2.reference.operators import (
+    Add,
+    Concat,
+    Conv,
+    MaxPool,
+    Mean,
+    Mul,
+    Nearest,
+    Resize,
+    SiLU,
+    Table,
+)
 
 
 def convert(function: IntegerFunction, path: Path, deployment: Deployment) -> Coverage:
@@ -30,19 +42,25 @@ def convert(function: IntegerFunction, path: Path, deployment: Deployment) -> Co
     return coverage
 
 
+OPERATORS: Lowerings[Names] = {
+    Conv: lambda function, node: ("DEPTHWISE_CONV_2D" if node.depthwise else "CONV_2D",),
+    SiLU: always("LOGISTIC", "MUL"),
+    Add: always("ADD"),
+    Resize: always("RESIZE_BILINEAR"),
+    Table: lambda function, node: (TABLES[node.function],),
+    Mul: always("MUL"),
+    Concat: always("CONCATENATION"),
+    Nearest: always("CONCATENATION", "CONCATENATION"),
+    MaxPool: always("MAX_POOL_2D"),
+    Mean: always("MEAN"),
+}
+"""By kind of node: the schema's operators, all of them in int8."""
+
+
 def expected_coverage(function: IntegerFunction) -> Coverage:
     """One delegate, every operator in int8, a quantise for each input and a dequantise for each output."""
-    count = node_counts(function)
-    depthwise = sum(isinstance(node, Conv) and node.depthwise for node in function.nodes)
     return Coverage(
-        int8={
-            "CONV_2D": count[Conv] - depthwise,
-            "DEPTHWISE_CONV_2D": depthwise,
-            "LOGISTIC": count[SiLU],
-            "MUL": count[SiLU],
-            "ADD": count[Add],
-            "RESIZE_BILINEAR": count[Resize],
-        },
+        int8=counted(function, OPERATORS),
         floating={},
         boundary={"QUANTIZE": len(function.inputs), "DEQUANTIZE": len(function.outputs)},
         partitions=1,

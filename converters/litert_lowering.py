@@ -10,8 +10,20 @@ from ai_edge_litert import schema_py_generated as schema
 
 from litehrnet_stage2.converters.tflite_file import TFLiteFile, quantized
 from litehrnet_stage2.reference.integer_function import IntegerFunction, Quantization
-from litehrnet_stage2.reference.lowering import Lowerings, check_lowered
-from litehrnet_stage2.reference.operators import SIGMOID, Add, Conv, Resize, SiLU
+from litehrnet_stage2.reference.lowering import LoweringError, Lowerings, check_lowered
+from litehrnet_stage2.reference.operators import (
+    SIGMOID,
+    Add,
+    Concat,
+    Conv,
+    MaxPool,
+    Mean,
+    Mul,
+    Nearest,
+    Resize,
+    SiLU,
+    Table,
+)
 
 
 class Graph:
@@ -47,10 +59,13 @@ class Graph:
     def copied(self, tensor: str, name: str) -> int:
         """A copy of a tensor's codes; the number."""
         shape = self.shape(tensor)
-        copy = self.inner(name, shape, self.function.quantization[tensor])
-        sizes = self.file.constant(f"{name}/shape", np.array(shape, np.int32))
-        self.file.operator("RESHAPE", [self.codes[tensor], sizes], copy, schema.ReshapeOptionsT(newShape=list(shape)))
-        return copy
+        return self.reshaped(self.codes[tensor], self.inner(name, shape, self.function.quantization[tensor]), shape)
+
+    def reshaped(self, value: int, into: int, shape: Sequence[int]) -> int:
+        """The codes of one tensor in the shape of another, whose number is given back."""
+        sizes = self.file.constant(f"shape/{into}", np.array(shape, np.int32))
+        self.file.operator("RESHAPE", [value, sizes], into, schema.ReshapeOptionsT(newShape=list(shape)))
+        return into
 
     def padded(self, tensor: str, reader: str, padding: tuple[int, int, int, int]) -> int:
         """A tensor's codes with its zero point around it, `(top, left, bottom, right)`; the number."""
@@ -124,5 +139,77 @@ def _resize(graph: Graph, node: Resize) -> None:
     graph.file.operator("RESIZE_BILINEAR", [graph.codes[node.input], size], graph.write(node.name), options)
 
 
-LOWER: Lowerings[Callable[[Graph, Any], None]] = {Conv: _conv, SiLU: _silu, Add: _add, Resize: _resize}
+TABLES = {"sigmoid": "LOGISTIC", "tanh": "TANH"}
+"""By function: the tables that XNNPACK takes from a `.tflite`."""
+
+
+def _table(graph: Graph, node: Table) -> None:
+    if node.function not in TABLES:
+        raise LoweringError(
+            f"LiteRT has no exact form of {node.function} as a table (`{node.name}`) that XNNPACK takes: "
+            "leave that target out, or replace the operator"
+        )
+    graph.file.operator(TABLES[node.function], [graph.codes[node.input]], graph.write(node.name))
+
+
+def _mul(graph: Graph, node: Mul) -> None:
+    factors = [graph.codes[name] for name in node.inputs]
+    graph.file.operator("MUL", factors, graph.write(node.name), schema.MulOptionsT())
+
+
+def _concat(graph: Graph, node: Concat) -> None:
+    terms = [graph.codes[name] for name in node.inputs]
+    graph.file.operator("CONCATENATION", terms, graph.write(node.name), schema.ConcatenationOptionsT(axis=3))
+
+
+def _nearest(graph: Graph, node: Nearest) -> None:
+    """XNNPACK does not take the schema's own: rows of cells joined with themselves, then rows of lines."""
+    _, height, width, channels = graph.shape(node.input)
+    q, f = graph.function.quantization[node.name], node.factor
+    cells, lines = (height * width, channels), (height, f * width * channels)
+    value = graph.reshaped(graph.codes[node.input], graph.inner(f"{node.name}/cells", cells, q), cells)
+    for shape, name, after in ((cells, "columns", lines), (lines, "rows", graph.shape(node.name))):
+        joined = graph.inner(f"{node.name}/{name}", (shape[0], f * shape[1]), q)
+        graph.file.operator("CONCATENATION", [value] * f, joined, schema.ConcatenationOptionsT(axis=1))
+        into = graph.inner(f"{node.name}/lines", after, q) if name == "columns" else graph.write(node.name)
+        value = graph.reshaped(joined, into, after)
+
+
+def _max_pool(graph: Graph, node: MaxPool) -> None:
+    padding = schema.Padding.VALID
+    if any(node.padding):
+        if node.padding != _same_padding(graph.shape(node.input), node.kernel, node.stride):
+            raise LoweringError(
+                f"LiteRT pads a pooling by none or by what its SAME gives, and `{node.name}` by {node.padding}: "
+                "leave that target out, or pad in the convolution before"
+            )
+        padding = schema.Padding.SAME
+    options = schema.Pool2DOptionsT(
+        padding=padding,
+        strideH=node.stride[0],
+        strideW=node.stride[1],
+        filterHeight=node.kernel[0],
+        filterWidth=node.kernel[1],
+    )
+    graph.file.operator("MAX_POOL_2D", [graph.codes[node.input]], graph.write(node.name), options)
+
+
+def _mean(graph: Graph, node: Mean) -> None:
+    axes = graph.file.constant(f"{node.name}/axes", np.array([1, 2], np.int32))
+    options = schema.ReducerOptionsT(keepDims=True)
+    graph.file.operator("MEAN", [graph.codes[node.input], axes], graph.write(node.name), options)
+
+
+LOWER: Lowerings[Callable[[Graph, Any], None]] = {
+    Conv: _conv,
+    SiLU: _silu,
+    Add: _add,
+    Resize: _resize,
+    Table: _table,
+    Mul: _mul,
+    Concat: _concat,
+    Nearest: _nearest,
+    MaxPool: _max_pool,
+    Mean: _mean,
+}
 """By kind of node: appends its operators."""

@@ -15,15 +15,19 @@ CONSTANT_ALIGNMENT = 16  # bytes: what the schema asks of a constant, and its ow
 
 VERSIONS = {
     "ADD": 2,
+    "CONCATENATION": 2,
     "CONV_2D": 3,
     "DEPTHWISE_CONV_2D": 3,
     "DEQUANTIZE": 2,
     "LOGISTIC": 2,
+    "MAX_POOL_2D": 2,
+    "MEAN": 2,
     "MUL": 2,
     "PAD": 2,
     "QUANTIZE": 1,
     "RESHAPE": 1,
     "RESIZE_BILINEAR": 3,
+    "TANH": 2,
 }
 """The version of each operator: the first that has its int8 form."""
 

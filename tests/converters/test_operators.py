@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from litehrnet_stage2.converters import coreml, executorch_codes, onnx_codes
+from litehrnet_stage2.converters import coreml, executorch_codes, litert_codes, onnx_codes
 from litehrnet_stage2.converters.targets import Deployment
 from litehrnet_stage2.reference import golden
 from litehrnet_stage2.reference.contract.artifacts import ARTIFACTS
 from litehrnet_stage2.reference.contract.manifest import border_specs
 from litehrnet_stage2.reference.freeze import assemble
 from litehrnet_stage2.reference.integer_function import IntegerFunction
+from litehrnet_stage2.reference.lowering import LoweringError
 from litehrnet_stage2.reference.operators import (
     KINDS,
     Add,
@@ -132,17 +133,35 @@ def test_every_kind_of_operator_has_a_row() -> None:
     assert {type(row.node) for row in ROWS.values()} == set(KINDS.values())
 
 
-@pytest.mark.parametrize("name", ROWS)
-@pytest.mark.parametrize(
-    ("target", "convert"),
-    [("executorch-codes", executorch_codes.convert), ("onnx-codes", onnx_codes.convert)],
-    ids=["executorch", "onnxruntime"],
-)
-def test_it_gives_the_golden_codes(name: str, target: str, convert: Callable[..., object], tmp_path: Path) -> None:
+NOT_IN_LITERT = ("identity", "relu", "relu among negatives", "relu6", "hardswish")
+"""XNNPACK does not take them from a `.tflite`: refused by name."""
+
+
+@pytest.mark.parametrize("name", NOT_IN_LITERT)
+def test_litert_refuses_what_it_cannot_give_exactly(name: str, tmp_path: Path) -> None:
+    with pytest.raises(LoweringError, match=r"LiteRT .*`y`"):
+        litert_codes.convert(settled(ROWS[name]), tmp_path / "alone.tflite", Deployment())
+
+
+CONVERTERS: dict[str, Callable[..., object]] = {
+    "executorch-codes": executorch_codes.convert,
+    "litert-codes": litert_codes.convert,
+    "onnx-codes": onnx_codes.convert,
+}
+CASES = [
+    (target, name)
+    for target in CONVERTERS
+    for name in ROWS
+    if (target, name) not in {("litert-codes", refused) for refused in NOT_IN_LITERT}
+]
+
+
+@pytest.mark.parametrize(("target", "name"), CASES)
+def test_it_gives_the_golden_codes(target: str, name: str, tmp_path: Path) -> None:
     function = settled(ROWS[name])
     artifact = ARTIFACTS[target]
     path = tmp_path / artifact.file(function.name)
-    convert(function, path, Deployment())
+    CONVERTERS[target](function, path, Deployment())
     program = open_program(artifact.library, path.read_bytes(), threads=1, exact=True)
     bordered = BorderProgram(program, *border_specs(function), artifact.border)
     (found,) = bordered.to_codes(bordered.run(bordered.from_codes(*ROWS[name].inputs)))
