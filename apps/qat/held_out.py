@@ -47,7 +47,8 @@ class Objective:
     """The loss of a student's outputs: noise over signal of each, and the task's own where there are labels."""
 
     def __init__(self, source: Source, powers: Sequence[float], task_weight: float) -> None:
-        self._source, self._powers, self._task_weight = source, powers, task_weight
+        self._source, self._task_weight = source, task_weight
+        self._powers = [power or 1.0 for power in powers]  # an output that is constantly zero has no power
 
     def __call__(self, outputs: Sequence[Tensor], wanted: Sequence[Tensor], labels: Tensor | None) -> list[Tensor]:
         """Return scalars: the loss, then the noise over signal of each output."""
@@ -108,7 +109,7 @@ def _sqnr_db(y: Tensor, wanted: Tensor, share: float) -> float:
     places = wanted.abs().flatten().topk(count).indices if share < 1 else slice(None)
     want = wanted.flatten()[places].double()
     noise = y.flatten()[places].double() - want
-    return decibel(float(noise.square().mean() / want.square().mean()))
+    return decibel(float(noise.square().mean()) / (float(want.square().mean()) or 1.0))
 
 
 def _every_other(batch: Batch, start: int) -> Batch:

@@ -30,7 +30,7 @@ from litehrnet_stage2.apps.qat.held_out import HeldOut, Objective, run_in_parts
 from litehrnet_stage2.apps.qat.log import COLUMNS, read_rows
 from litehrnet_stage2.apps.qat.ranges import calibrate
 from litehrnet_stage2.apps.qat.ranks import Ranks
-from litehrnet_stage2.reference.checkpoint import load_checkpoint, save_checkpoint
+from litehrnet_stage2.reference.checkpoint import load_checkpoint, read_card, save_checkpoint
 from litehrnet_stage2.reference.config import Stage2Config
 from litehrnet_stage2.reference.qat import QATStage2
 from litehrnet_stage2.reference.stage2 import Stage2
@@ -336,3 +336,19 @@ def test_the_quantisation_aware_stage2_trains_inside_another_network_by_a_plain_
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.5 * losses[0]
+
+
+@pytest.mark.parametrize("ranges", ["fixed", "learned"])
+def test_a_network_with_dead_parts_and_an_output_that_is_constantly_zero_is_tuned(
+    data: Path, tmp_path: Path, ranges: str
+) -> None:
+    dead = tmp_path / "dead"
+    shutil.copytree(data, dead)
+    teacher = load_checkpoint(dead / "teacher.safetensors")
+    torch.nn.init.zeros_(teacher.branches[0][0].project.bn.weight)
+    torch.nn.init.zeros_(teacher.branches[0][0].project.bn.bias)
+    torch.nn.init.constant_(teacher.smooth[1].bn.bias, -200.0)
+    save_checkpoint(teacher, dead / "teacher.safetensors")
+    summary = _run(dead, tmp_path / "out", ranges=ranges, steps=4, learning_rate=1e-5)
+    assert summary.tuned.y1_db > 10
+    assert read_card(tmp_path / "out/qat.safetensors").sqnr_db == (summary.tuned.y1_db, summary.tuned.y2_db)
