@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias, Union
 
 import typer
+from rich.markup import escape
 
 from litehrnet_stage2.apps import console, quality
 from litehrnet_stage2.reference.errors import InputError
@@ -217,8 +218,8 @@ def show_codes(results: Sequence[ParityResult]) -> None:
         for index, (name, output) in enumerate(result.outputs.items()):
             noise = "" if output.sqnr_db is None else f", {output.sqnr_db:.1f} dB"
             table.add_row(
-                "" if index else f"{result.session.runtime} {result.session.version}",
-                name,
+                "" if index else escape(f"{result.session.runtime} {result.session.version}"),
+                escape(name),
                 f"{output.compared:,}",
                 f"[bold red]{output.mismatches:,}[/]" if output.mismatches else "[green]0[/]",
                 f"{output.max_lsb}{noise}",
@@ -228,7 +229,9 @@ def show_codes(results: Sequence[ParityResult]) -> None:
     if (device := results[0].device) is not None:
         kind = "emulated: parity holds, time means nothing" if device.emulated else device.soc or device.arch
         console.out.print(
-            f"On {device.device} ({kind}), {', '.join(device.features) or 'no int8 extensions'}", highlight=False
+            f"On {device.device} ({kind}), {', '.join(device.features) or 'no int8 extensions'}",
+            markup=False,
+            highlight=False,
         )
         if device.has_sme:
             console.out.print(
@@ -254,8 +257,8 @@ def show_fidelity(results: Sequence[FidelityResult]) -> None:
     for result in results:
         for index, (name, output) in enumerate(result.outputs.items()):
             table.add_row(
-                "" if index else f"{result.session.runtime} {result.session.version}",
-                name,
+                "" if index else escape(f"{result.session.runtime} {result.session.version}"),
+                escape(name),
                 *(f"{value:.2f}" for value in (output.sqnr_db, output.golden_sqnr_db, output.bound_db)),
                 "[green]pass[/]" if output.passed else "[bold red]fail[/]",
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 from collections.abc import Callable
@@ -11,7 +12,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from litehrnet_stage2.apps import parity
 from litehrnet_stage2.reference.golden import codes_sha256
+from litehrnet_stage2.runtime import Bundle, check_parity, open_session
+from litehrnet_stage2.runtime.devices import DeviceFacts
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -111,3 +115,21 @@ def test_a_file_of_a_bundle_is_answered_with_its_folder(stage2: Command, small_b
     done = stage2("parity", small_bundle / "stage2.onnx")
     assert done.returncode == 2
     assert f"stage2.onnx is a file of a bundle: give its folder, {small_bundle}" in done.stderr
+
+
+def test_names_from_a_file_or_a_device_are_shown_as_they_are(
+    small_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`[/]` would end a style that nobody began, which rich refuses."""
+    bundle = Bundle.open(small_bundle)
+    result = check_parity(open_session(bundle, "golden"), bundle.golden())
+    session = dataclasses.replace(result.session, version="[/]1")
+    odd = dataclasses.replace(
+        result,
+        session=session,
+        outputs={"[/]y": result.outputs["y1"]},
+        device=DeviceFacts(device="[/]d", emulated=False, arch="[b]"),
+    )
+    parity.show([odd])
+    shown = capsys.readouterr().out
+    assert all(text in shown for text in ("[/]1", "[/]y", "[/]d", "[b]"))

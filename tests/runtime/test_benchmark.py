@@ -358,6 +358,6 @@ def test_candidates_that_cannot_be_are_refused(codes_bundle: Bundle, small_bundl
 
 def test_without_a_choice_everything_a_bundle_has_is_timed(codes_bundle: Bundle, small_bundle: Path) -> None:
     every = bundle_candidates(codes_bundle, runtimes=None, threads=[1, 2])
-    assert len({candidate.key for candidate in every}) == 8
+    assert len({candidate.key for candidate in every}) == 2 * len(codes_bundle.manifest.artifacts)
     floats = bundle_candidates(Bundle.open(small_bundle), runtimes=None, threads=[1])
-    assert [candidate.name for candidate in floats] == ["executorch", "onnxruntime"]
+    assert [candidate.name for candidate in floats] == ["executorch", "litert", "onnxruntime"]
