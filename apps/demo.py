@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from litehrnet_stage2.apps import console, convert, parity, quality
-from litehrnet_stage2.apps.landmarks.whole import convert_landmarks, draw_found
 from litehrnet_stage2.reference.contract.artifacts import DEFAULT_TARGETS
 
 
@@ -25,6 +24,8 @@ def demo(
         stage2 demo
     """
     with console.working(verbose=verbose) as progress:
+        from litehrnet_stage2.apps.landmarks.whole import convert_landmarks, draw_found
+
         convert.convert_to_bundle(
             out,
             checkpoint=None,

@@ -18,6 +18,7 @@ from litehrnet_stage2.reference.lazy import importer
 
 if TYPE_CHECKING:
     from litehrnet_stage2.apps.convert import convert_to_bundle as convert
+    from litehrnet_stage2.apps.convert_network import convert_network
     from litehrnet_stage2.apps.evaluation import evaluate
     from litehrnet_stage2.apps.parity import check_bundle
     from litehrnet_stage2.apps.qat.features import capture_features
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from litehrnet_stage2.reference.config import Stage2Config
     from litehrnet_stage2.reference.errors import InputError, Stage2Error
     from litehrnet_stage2.reference.freeze import freeze
+    from litehrnet_stage2.reference.network import quantize
     from litehrnet_stage2.reference.qat import QATStage2
     from litehrnet_stage2.reference.stage2 import Stage2
     from litehrnet_stage2.reference.version import __version__
@@ -39,6 +41,8 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 _HOME = {
     "convert": "apps.convert:convert_to_bundle",
     "check_bundle": "apps.parity",
+    "convert_network": "apps.convert_network",
+    "quantize": "reference.network",
     "Bundle": "runtime.bundle",
     "InputError": "reference.errors",
     "QATStage2": "reference.qat",
@@ -66,10 +70,12 @@ __all__ = [  # resolved by __getattr__
     "check_bundle",
     "check_parity",
     "convert",
+    "convert_network",
     "evaluate",
     "freeze",
     "load_checkpoint",
     "open_session",
+    "quantize",
     "save_checkpoint",
 ]
 

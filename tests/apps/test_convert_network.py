@@ -1,0 +1,153 @@
+"""`stage2 convert --network`: a person's own module, from the command line and from Python."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from litehrnet_stage2.apps.network_source import parse_input
+from litehrnet_stage2.reference.errors import InputError
+from litehrnet_stage2.runtime import Bundle
+
+Stage2Command = Callable[..., "subprocess.CompletedProcess[str]"]
+
+MODEL = """
+import torch
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 16, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU())
+        self.body = nn.Sequential(nn.Conv2d(16, 16, 3, padding=1, groups=16), nn.SiLU())
+        self.head = nn.Conv2d(16, 1, 1)
+
+    def forward(self, image):
+        return {"heat": self.head(self.body(self.stem(image)))}
+
+
+def make():
+    torch.manual_seed(0)
+    return Net()
+
+
+def broken():
+    raise RuntimeError("no such weights")
+
+
+def text():
+    return "a network"
+
+
+def leaky():
+    return nn.Sequential(nn.Conv2d(3, 4, 1), nn.LeakyReLU())
+"""
+
+TARGETS = "executorch-codes,litert-codes,onnx,onnx-codes,coreml"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A person's folder: their module, and images to calibrate on."""
+    (tmp_path / "own_model.py").write_text(MODEL)
+    images = np.random.default_rng(0).integers(0, 256, (4, 3, 32, 48)).astype(np.uint8)
+    np.save(tmp_path / "images.npy", images)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def options(factory: str = "own_model:make", **changed: str | None) -> list[str]:
+    given = {
+        "network": factory,
+        "input": "image=1x3x32x48:pixels",
+        "calibration": "images.npy",
+        "out": "bundle",
+        "targets": TARGETS,
+    } | changed
+    return ["convert", *(word for name, value in given.items() if value for word in (f"--{name}", value))]
+
+
+def test_every_runtime_gives_the_same_codes(folder: Path, stage2: Stage2Command) -> None:
+    (folder / "numpy.py").write_text("raise SystemExit('a file of the current folder was taken for numpy')")
+    done = stage2(*options())
+    assert done.returncode == 0, done.stderr
+    manifest = Bundle.open(folder / "bundle").manifest
+    assert [(spec.name, spec.kind, spec.shape) for spec in manifest.inputs] == [("image", "pixels", (1, 3, 32, 48))]
+    assert [(spec.name, spec.shape) for spec in manifest.outputs] == [("heat", (1, 1, 16, 24))]
+    checked = stage2("parity", "bundle", "--runtime", "golden", *_runtimes())
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    rows = [line.split() for line in checked.stdout.splitlines() if "3,072" in line]
+    assert len(rows) == 6
+    assert all(row[row.index("3,072") + 1] == "0" for row in rows)
+
+
+def _runtimes() -> list[str]:
+    names = ("executorch-codes", "litert-codes", "onnxruntime", "onnxruntime-codes", "coreml-eval")
+    return [word for name in names for word in ("--runtime", name)]
+
+
+def test_weights_come_from_a_safetensors_file(folder: Path, stage2: Stage2Command) -> None:
+    network: nn.Module = _make(folder)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.mul_(2)
+    save_file(network.state_dict(), folder / "w.safetensors")
+    one = stage2(*options(targets="onnx-codes"))
+    two = stage2(*options(targets="onnx-codes", checkpoint="w.safetensors", out="other"))
+    assert (one.returncode, two.returncode) == (0, 0), one.stderr + two.stderr
+    first, second = (Bundle.open(folder / name).manifest.golden_sha256 for name in ("bundle", "other"))
+    assert first != second
+
+
+def _make(folder: Path) -> nn.Module:
+    namespace: dict[str, object] = {}
+    exec(compile((folder / "own_model.py").read_text(), "own_model.py", "exec"), namespace)
+    return namespace["make"]()  # type: ignore[operator,no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"factory": "own_model"}, "'own_model' is not MODULE:NAME"),
+        ({"factory": "no_such_module:make"}, "could not make the network: ModuleNotFoundError"),
+        ({"factory": "own_model:broken"}, "could not make the network: RuntimeError: no such weights"),
+        ({"factory": "own_model:text"}, "returned a str, where a torch.nn.Module is due"),
+        ({"factory": "own_model:leaky", "input": "input=1x3x32x48:pixels"}, "LeakyReLU has no int8 form"),
+        ({"input": "image=3x32x48"}, "is not NAME=1xCxHxW"),
+        ({"input": "picture=1x3x32x48:pixels"}, "has no input `picture`: it takes image"),
+        ({"input": "image=1x3x16x48:pixels"}, "must hold `image` as [N,3,16,48]"),
+        ({"input": None}, "a whole network needs --input"),
+        ({"calibration": None}, "and --calibration FILE.npy"),
+        ({"calibration": "absent.npy"}, "absent.npy"),
+        ({"checkpoint": "weights.pt"}, "PyTorch's own format, which is not read"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_exit_2(
+    folder: Path, stage2: Stage2Command, changed: dict[str, str | None], message: str
+) -> None:
+    done = stage2(*options(**changed))  # type: ignore[arg-type]
+    assert done.returncode == 2
+    assert message in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+    assert not (folder / "bundle").exists()
+
+
+def test_pixels_outside_of_0_to_1_are_refused(folder: Path, stage2: Stage2Command) -> None:
+    np.save(folder / "images.npy", np.full((2, 3, 32, 48), 255.0, np.float32))
+    done = stage2(*options())
+    assert done.returncode == 2
+    assert "pixels are uint8, or floats in [0, 1]" in " ".join(done.stderr.split())
+
+
+@pytest.mark.parametrize("text", ["", "x", "x=1x3x2", "x=2x3x4x5", "x=1x0x4x5", "x=1x3x4x5:pixel", "a b=1x3x4x5"])
+def test_an_input_that_is_not_declared_in_full_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match="is not NAME=1xCxHxW"):
+        parse_input(text)
