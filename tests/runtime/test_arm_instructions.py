@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from litehrnet_stage2.converters.bundle import write_bundle
 from litehrnet_stage2.reference.contract.artifacts import DEVICE_RUNTIMES
@@ -21,8 +23,12 @@ TARGETS = [row.artifact.name for row in DEVICE_RUNTIMES.values() if row.artifact
 @pytest.fixture(scope="module")
 def full_size(frozen, trained, photographs, tmp_path_factory) -> Bundle:
     function, proof = frozen
+
+    def zeros(x: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        return [np.zeros((len(x), *function.tensors[name].shape[1:]), np.float32) for name in function.outputs.values()]
+
     folder = tmp_path_factory.mktemp("full") / "bundle"
-    write_bundle(function, proof, photographs[:1], folder, float_network=lambda x: (x, x), targets=TARGETS)
+    write_bundle(function, proof, photographs[:1], folder, float_network=zeros, targets=TARGETS)
     return Bundle.open(folder)
 
 
