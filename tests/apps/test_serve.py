@@ -10,13 +10,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 import segno
+from PIL import Image
 from typer.testing import CliRunner
 
 from litehrnet_stage2.apps.address import qr, reachable
 from litehrnet_stage2.apps.cli import app
-from litehrnet_stage2.runtime import Bundle
+from litehrnet_stage2.apps.landmarks.whole import convert_landmarks, find, scenes
+from litehrnet_stage2.runtime import Bundle, open_session
 from litehrnet_stage2.runtime.latency import read_result
 from litehrnet_stage2.runtime.web import GoldenCodes
 
@@ -191,3 +194,28 @@ def test_a_code_to_scan_holds_the_address() -> None:
         unpacked.append([character in "▀█" for character in line])
         unpacked.append([character in "▄█" for character in line])
     assert unpacked[: len(rows)] == rows
+
+
+@pytest.fixture(scope="module")
+def landmark_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The whole landmark network, as the page takes it."""
+    folder = tmp_path_factory.mktemp("whole") / "bundle"
+    convert_landmarks(folder, targets=("onnx",))
+    return folder
+
+
+@pytest.mark.parametrize("seed", [3, 11])
+def test_the_landmark_network_finds_in_the_browser_what_it_finds_in_python(
+    landmark_bundle: Path, serving: Callable[..., Serving], driven: Driven, tmp_path: Path, seed: int
+) -> None:
+    (scene,) = scenes(1, split="test", seed=seed)
+    Image.fromarray(scene.image.transpose(1, 2, 0)).save(tmp_path / "photograph.png")
+    driven.open(serving(landmark_bundle).url)
+    driven.wait("!document.getElementById('check').disabled")
+    driven.type("#photo", str(tmp_path / "photograph.png"))
+    driven.wait("document.getElementById('view').dataset.x")
+    found = driven.script("const {x, y} = document.getElementById('view').dataset; return [Number(x), Number(y)]")
+    with open_session(landmark_bundle, "onnxruntime") as session:
+        (due,) = find(session, scene.image[None])
+    assert found == pytest.approx(due.tolist(), abs=1e-3)
+    assert np.hypot(*(np.array(found) - scene.shapes[0, :2])) < 2
