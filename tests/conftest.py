@@ -32,6 +32,8 @@ from litehrnet_stage2.reference.stage2 import Stage2
 # A shell has its background jobs ignore Ctrl-C, and they pass that on; the tests send it to programs they start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # as nohup has it
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 Frozen: TypeAlias = tuple[IntegerFunction, Proof]
 
