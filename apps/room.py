@@ -44,6 +44,7 @@ class Room:
         folder: Path | None,
     ) -> None:
         self.came = threading.Event()
+        self.failure: OSError | None = None
         self.runs: list[Run] = []
         self.checked: list[list[ParityResult]] = []
         self._codes = codes
@@ -69,18 +70,22 @@ class Room:
         run = measured(visit, report, self._codes, self._models)
         self.checked.append(results)
         self.runs.append(run)
-        if self._folder is not None:
-            name = re.sub(r"[^a-z0-9]+", "-", report.device.lower()).strip("-") or "unnamed"
-            path = self._folder / f"{len(self.runs):03d}-{name}-{visit.id[:6]}.json"
-            console.write_json(self._result([run]), path)
-        if self._json is not None and str(self._json) != "-":
-            console.write_json(self._result(self.runs), self._json)
+        try:
+            self._write(run, report.device, visit.id)
+        except OSError as error:  # the page is no place for it: whoever started the server is told
+            self.failure = error
         self.came.set()
         return answer(run, results, report)
 
     def finish(self) -> None:
-        """Write what goes to standard output, where that was asked for."""
-        if self.runs and self._json is not None and str(self._json) == "-":
+        """Write what goes to standard output, where that was asked for.
+
+        Raises:
+            OSError: a result could not be written.
+        """
+        if self.failure is not None:
+            raise self.failure
+        if self.runs and str(self._json) == "-":
             console.write_json(self._result(self.runs), self._json)
 
     def table(self) -> Table:
@@ -113,6 +118,13 @@ class Room:
             parity.show(results)
         if any(c.latency or c.failure for c in run.candidates):
             terminal.show(run, console.out)
+
+    def _write(self, run: Run, device: str, visit: str) -> None:
+        if self._folder is not None:
+            name = re.sub(r"[^a-z0-9]+", "-", device.lower()).strip("-") or "unnamed"
+            console.write_json(self._result([run]), self._folder / f"{len(self.runs):03d}-{name}-{visit[:6]}.json")
+        if self._json is not None and str(self._json) != "-":
+            console.write_json(self._result(self.runs), self._json)
 
     def _result(self, runs: Sequence[Run]) -> Result:
         from litehrnet_stage2.runtime.latency import SCHEMA_VERSION, Result

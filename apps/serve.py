@@ -90,13 +90,13 @@ def serve(
     try:
         _wait(room, once=once)
     except KeyboardInterrupt:
+        if not room.runs:
+            raise
         console.err.print("stopped")
     server.socket.close()
     room.finish()
     if str(json) != "-":
         room.show()
-    if not room.runs:
-        raise typer.Exit(130)
     raise typer.Exit(0 if room.passed else 1)
 
 
@@ -236,7 +236,7 @@ def _wait(room: Room, *, once: bool) -> None:
         threading.Event().wait(_GRACE_S)
         return
     with Live(room.table(), console=console.out, auto_refresh=False, transient=True) as live:
-        while True:
+        while room.failure is None:
             room.came.wait()
             room.came.clear()
             live.update(room.table(), refresh=console.out.is_terminal)

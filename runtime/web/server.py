@@ -193,6 +193,8 @@ class WebServer(ThreadingHTTPServer):
         now = time.monotonic()
         with self._lock:
             overdue = [connection for connection, end in self._open.items() if end < now]
+            for connection in overdue:
+                del self._open[connection]
         for connection in overdue:
             with contextlib.suppress(OSError):  # it may have gone by itself
                 connection.shutdown(socket.SHUT_RDWR)

@@ -138,7 +138,7 @@ def test_ctrl_c_ends_at_once_though_connections_are_open(small_bundle: Path, ser
     ("options", "said"),
     [
         (["--bind", "nowhere"], "--bind 'nowhere' is no address"),
-        (["--bind", "192.0.2.1"], "Cannot assign requested address"),
+        (["--bind", "203.0.113.7"], "Cannot assign requested address"),
         (["--against", "stock"], "--against 'stock' cannot be run in a browser here"),
         (["--tls", "missing.pem"], "missing.pem"),
         (["--tls", __file__], "holds no key and certificate that belong together"),
@@ -182,6 +182,20 @@ def test_several_browsers_each_leave_a_file_that_report_lays_side_by_side(
     html = (tmp_path / "room.html").read_text()
     assert "web: Phone one" in html
     assert "web: Phone two" in html
+
+
+def test_a_result_that_cannot_be_written_is_no_secret(
+    small_bundle: Path, serving: Callable[..., Serving], driven: Driven, tmp_path: Path
+) -> None:
+    folder = tmp_path / "room"
+    served = serving(small_bundle, "--collect", folder)
+    folder.rmdir()
+    driven.open(served.url)
+    driven.wait("!document.getElementById('check').disabled")
+    driven.click("#check")
+    code, _ = served.end()
+    assert code == 2
+    assert "No such file or directory" in "".join(served.said)
 
 
 def test_a_code_to_scan_holds_the_address() -> None:
