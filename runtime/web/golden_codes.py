@@ -97,11 +97,6 @@ class GoldenCodes:
         }
 
 
-def kind_of(spec: TensorSpec) -> str:
-    """What a tensor holds: `float`, or `pixels`."""
-    return str(getattr(spec, "kind", "float"))
-
-
 def _sum(parts: Sequence[OutputParity], signal: NDArray[np.float64]) -> OutputParity:
     histogram: Counter[int] = Counter()
     for part in parts:

@@ -11,7 +11,7 @@ from typing import Any
 
 from litehrnet_stage2.reference.contract.manifest import TensorSpec
 from litehrnet_stage2.reference.errors import InputError
-from litehrnet_stage2.runtime.web.golden_codes import GoldenCodes, kind_of
+from litehrnet_stage2.runtime.web.golden_codes import GoldenCodes
 
 REPORT_BYTES = 64 * 1024
 NAME_CHARACTERS = 60
@@ -131,7 +131,7 @@ def job(title: str, codes: GoldenCodes, models: Mapping[str, Model], plan: Plan)
 def finds_landmarks(codes: GoldenCodes) -> bool:
     """Whether this is the landmark network, from pixels to its three heads: then a photograph can be shown to it."""
     names = {spec.name for spec in codes.outputs}
-    return names == LANDMARK_OUTPUTS and [(spec.name, kind_of(spec)) for spec in codes.inputs] == [("image", "pixels")]
+    return names == LANDMARK_OUTPUTS and [(spec.name, spec.kind) for spec in codes.inputs] == [("image", "pixels")]
 
 
 def read_report(body: bytes, models: Mapping[str, Model]) -> Report:
@@ -185,7 +185,7 @@ def _tensor(spec: TensorSpec) -> dict[str, Any]:
         "shape": list(spec.shape),
         "scale": spec.scale,
         "zero_point": spec.zero_point,
-        "kind": kind_of(spec),
+        "kind": spec.kind,
     }
 
 

@@ -6,7 +6,6 @@ import math
 import secrets
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,11 +27,7 @@ if TYPE_CHECKING:
 
 HEIGHT, WIDTH = 64, 128
 SCALE = 1 / 16
-
-
-@dataclass(frozen=True, kw_only=True)
-class PixelSpec(TensorSpec):
-    kind: str = "pixels"
+PIXEL = float(np.float32(1 / 255))
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +84,7 @@ def served(landmark_model: bytes) -> Iterator[str]:
     )
     pixels = np.random.default_rng(6).integers(-128, 128, (2, 3, HEIGHT, WIDTH), np.int8)
     codes = GoldenCodes(
-        (PixelSpec(name="image", shape=(1, 3, HEIGHT, WIDTH), scale=1 / 255, zero_point=-128),),
+        (TensorSpec(name="image", shape=(1, 3, HEIGHT, WIDTH), scale=PIXEL, zero_point=-128, kind="pixels"),),
         outputs,
         (pixels,),
         tuple(np.zeros((2, *spec.shape[1:]), np.int8) for spec in outputs),
