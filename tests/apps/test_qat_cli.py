@@ -63,4 +63,4 @@ def test_an_unknown_runtime_in_the_report_is_refused_with_the_known_ones(
     said = io.StringIO()
     monkeypatch.setattr(console, "err", Console(file=said, width=200))
     assert CliRunner().invoke(app, ["qat-report", "--runtimes", "tflite"]).exit_code == 2
-    assert "unknown runtime 'tflite': accepted are executorch, onnxruntime" in said.getvalue()
+    assert "unknown runtime 'tflite': accepted are executorch, litert, onnxruntime" in said.getvalue()
