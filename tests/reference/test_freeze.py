@@ -303,7 +303,7 @@ def test_a_sum_past_what_float32_counts_is_no_obstacle_to_freezing(trained: Call
 
 
 def test_a_network_whose_size_is_not_known_is_refused(model: QATStage2) -> None:
-    model.examples = None
+    model.size = None
     with pytest.raises(FreezeError, match=r"shape of `features` is not known: calibrate .* `freeze\(model, "):
         freeze(model)
     assert freeze(model, (1, 4, 8, 8))[0].tensors["features"].shape == (1, 4, 8, 8)
