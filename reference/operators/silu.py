@@ -15,7 +15,7 @@ from litehrnet_stage2.reference.quantization import QMAX, QMIN, Codes, Quantizat
 SIGMOID = Quantization(np.float32(1 / 256), -128)
 """What a sigmoid is quantised with: it never leaves [0, 1]."""
 
-MOST_MULTIPLIER = 2.0**8  # XNNPACK, qs8 multiplication
+LEAST_MULTIPLIER, MOST_MULTIPLIER = 2.0**-16, 2.0**8  # XNNPACK, qs8 multiplication
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +31,9 @@ class SiLU(Operator):
         return silu_table(reads[0], out)[codes[0].astype(np.int16) - QMIN]
 
     def least_scales(self, reads: Sequence[Quantization], out: Quantization) -> Iterator[tuple[str, float]]:
-        """The result's, so that the product's multiplier is not past what XNNPACK takes."""
+        """The result's and the input's, so that the product's multiplier is what XNNPACK takes."""
         yield self.name, float(reads[0].scale * SIGMOID.scale) / MOST_MULTIPLIER
+        yield self.input, float(out.scale) * LEAST_MULTIPLIER / float(SIGMOID.scale)
 
     def checks(self, reads: Sequence[Quantization], out: Quantization) -> Iterator[Check]:
         """No sigmoid and no product so near a tie that another implementation's float32 could flip it."""
