@@ -40,6 +40,8 @@ PAGE = (
 _GRACE_S = 0.5
 """After the only result of `--once`: the page reads its answer."""
 
+_LOOK_UP_S = 0.2
+
 
 def serve(
     bundle: Annotated[Path, typer.Argument(help="A folder that `stage2 convert` made.", metavar="DIR")],
@@ -232,11 +234,17 @@ def _announce(urls: list[str], *, exposed: bool, secure: bool) -> None:
 def _wait(room: Room, *, once: bool) -> None:
     """Until the first result, or for ever; the table lives in a terminal, elsewhere it is printed at the end."""
     if once:
-        room.came.wait()
+        _until_one_came(room)
         threading.Event().wait(_GRACE_S)
         return
     with Live(room.table(), console=console.out, auto_refresh=False, transient=True) as live:
         while room.failure is None:
-            room.came.wait()
+            _until_one_came(room)
             room.came.clear()
             live.update(room.table(), refresh=console.out.is_terminal)
+
+
+def _until_one_came(room: Room) -> None:
+    """Look up now and then: a signal that arrives just before the thread sleeps would wait for the next result."""
+    while not room.came.wait(timeout=_LOOK_UP_S):
+        pass
