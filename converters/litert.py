@@ -10,7 +10,7 @@ from ai_edge_litert import interpreter
 from ai_edge_litert import schema_py_generated as schema
 
 from litehrnet_stage2.converters.coverage import Coverage, CoverageError, Names, always, counted
-from litehrnet_stage2.converters.litert_lowering import TABLES, Graph
+from litehrnet_stage2.converters.litert_lowering import CODES_TABLES, FLOAT_TABLES, Graph, joins, pool_joins
 from litehrnet_stage2.converters.targets import Deployment
 from litehrnet_stage2.reference.contract.litert_delegate import undelegated
 from litehrnet_stage2.reference.integer_function import IntegerFunction
@@ -47,22 +47,35 @@ OPERATORS: Lowerings[Names] = {
     SiLU: always("LOGISTIC", "MUL"),
     Add: always("ADD"),
     Resize: always("RESIZE_BILINEAR"),
-    Table: lambda function, node: (TABLES[node.function],),
+    Table: lambda function, node: _table_operators(node),
     Mul: always("MUL"),
-    Concat: always("CONCATENATION"),
-    Nearest: always("CONCATENATION", "CONCATENATION"),
-    MaxPool: always("MAX_POOL_2D"),
+    Concat: lambda function, node: ("CONCATENATION",) * joins(len(node.inputs)),
+    Nearest: lambda function, node: ("CONCATENATION",) * (2 * joins(node.factor)),
+    MaxPool: lambda function, node: ("MAX_POOL_2D", *("CONCATENATION",) * pool_joins(function, node)),
     Mean: always("MEAN"),
 }
-"""By kind of node: the schema's operators, all of them in int8."""
+"""By kind of node: the schema's operators in int8."""
+
+
+def _table_operators(node: Table) -> tuple[str, ...]:
+    if node.function in FLOAT_TABLES:
+        return ()
+    return (CODES_TABLES.get(node.function, "DEPTHWISE_CONV_2D"),)
 
 
 def expected_coverage(function: IntegerFunction) -> Coverage:
-    """One delegate, every operator in int8, a quantise for each input and a dequantise for each output."""
+    """One delegate, a quantise for each input and a dequantise for each output, and every operator in int8.
+
+    Only a table that XNNPACK has in float alone is in float, between a dequantise and a quantise of its own.
+    """
+    tables = [node.function for node in function.nodes if isinstance(node, Table) and node.function in FLOAT_TABLES]
     return Coverage(
         int8=counted(function, OPERATORS),
-        floating={},
-        boundary={"QUANTIZE": len(function.inputs), "DEQUANTIZE": len(function.outputs)},
+        floating=Counter(FLOAT_TABLES[table] for table in tables),
+        boundary={
+            "QUANTIZE": len(function.inputs) + len(tables),
+            "DEQUANTIZE": len(function.outputs) + len(tables),
+        },
         partitions=1,
     )
 

@@ -24,6 +24,14 @@ from litehrnet_stage2.reference.operators import (
     SiLU,
     Table,
 )
+from litehrnet_stage2.reference.quantization import QMIN
+
+MOST_PARTS = 5  # of one concatenation, in XNNPACK
+
+
+def joins(parts: int) -> int:
+    """How many concatenations put so many tensors side by side."""
+    return -(-(parts - 1) // (MOST_PARTS - 1))
 
 
 class Graph:
@@ -66,6 +74,20 @@ class Graph:
         sizes = self.file.constant(f"shape/{into}", np.array(shape, np.int32))
         self.file.operator("RESHAPE", [value, sizes], into, schema.ReshapeOptionsT(newShape=list(shape)))
         return into
+
+    def join(self, parts: Sequence[int], axis: int, output: int, q: Quantization) -> None:
+        """Append what puts tensors side by side along an axis, five at a time, as XNNPACK takes them."""
+        options = schema.ConcatenationOptionsT(axis=axis)
+        while len(parts) > MOST_PARTS:
+            shape = list(self.file.shape(parts[0]))
+            shape[axis] = sum(self.file.shape(part)[axis] for part in parts[:MOST_PARTS])
+            first = self.inner(f"parts/{output}", shape, q)
+            self.file.operator("CONCATENATION", parts[:MOST_PARTS], first, options)
+            parts = [first, *parts[MOST_PARTS:]]
+        if len(parts) == 1:
+            self.reshaped(parts[0], output, self.file.shape(output))
+        else:
+            self.file.operator("CONCATENATION", parts, output, options)
 
     def padded(self, tensor: str, reader: str, padding: tuple[int, int, int, int]) -> int:
         """A tensor's codes with its zero point around it, `(top, left, bottom, right)`; the number."""
@@ -139,17 +161,50 @@ def _resize(graph: Graph, node: Resize) -> None:
     graph.file.operator("RESIZE_BILINEAR", [graph.codes[node.input], size], graph.write(node.name), options)
 
 
-TABLES = {"sigmoid": "LOGISTIC", "tanh": "TANH"}
-"""By function: the tables that XNNPACK takes from a `.tflite`."""
+CODES_TABLES = {"sigmoid": "LOGISTIC", "tanh": "TANH"}
+"""By function: the operators that XNNPACK takes as a table of codes."""
+
+FLOAT_TABLES = {"hardswish": "HARD_SWISH"}
+"""By function: those that it takes in float alone; the margin of each of the 256 entries makes them exact."""
+
+CLAMPS = {
+    "identity": schema.ActivationFunctionType.NONE,
+    "relu": schema.ActivationFunctionType.RELU,
+    "relu6": schema.ActivationFunctionType.RELU6,
+}
+"""By function: the clamp behind a multiplication by one, a depthwise 1x1 convolution, that it is."""
 
 
 def _table(graph: Graph, node: Table) -> None:
-    if node.function not in TABLES:
-        raise LoweringError(
-            f"LiteRT has no exact form of {node.function} as a table (`{node.name}`) that XNNPACK takes: "
-            "leave that target out, or replace the operator"
-        )
-    graph.file.operator(TABLES[node.function], [graph.codes[node.input]], graph.write(node.name))
+    x = graph.codes[node.input]
+    if node.function in CLAMPS:
+        _multiply_by_one(graph, node)
+    elif node.function in CODES_TABLES:
+        graph.file.operator(CODES_TABLES[node.function], [x], graph.write(node.name))
+    else:
+        before, after = (graph.file.tensor(f"{node.name}/{n}", graph.shape(node.name), "float32") for n in ("x", "y"))
+        graph.file.operator("DEQUANTIZE", [x], before, schema.DequantizeOptionsT())
+        graph.file.operator(FLOAT_TABLES[node.function], [before], after)
+        graph.file.operator("QUANTIZE", [after], graph.write(node.name), schema.QuantizeOptionsT())
+
+
+def _multiply_by_one(graph: Graph, node: Table) -> None:
+    channels = graph.shape(node.name)[3]
+    ones, zeros = np.ones((1, 1, 1, channels), np.int8), np.zeros(channels, np.int32)
+    scale = np.full(channels, graph.function.quantization[node.input].scale)
+    parameters = [
+        graph.file.constant(f"{node.name}/weight", ones, quantized(np.ones(channels, np.float32), 0, dimension=3)),
+        graph.file.constant(f"{node.name}/bias", zeros, quantized(scale, 0)),
+    ]
+    options = schema.DepthwiseConv2DOptionsT(
+        padding=schema.Padding.VALID,
+        strideH=1,
+        strideW=1,
+        depthMultiplier=1,
+        fusedActivationFunction=CLAMPS[node.function],
+    )
+    reads = [graph.codes[node.input], *parameters]
+    graph.file.operator("DEPTHWISE_CONV_2D", reads, graph.write(node.name), options)
 
 
 def _mul(graph: Graph, node: Mul) -> None:
@@ -158,8 +213,8 @@ def _mul(graph: Graph, node: Mul) -> None:
 
 
 def _concat(graph: Graph, node: Concat) -> None:
-    terms = [graph.codes[name] for name in node.inputs]
-    graph.file.operator("CONCATENATION", terms, graph.write(node.name), schema.ConcatenationOptionsT(axis=3))
+    parts = [graph.codes[name] for name in node.inputs]
+    graph.join(parts, 3, graph.write(node.name), graph.function.quantization[node.name])
 
 
 def _nearest(graph: Graph, node: Nearest) -> None:
@@ -170,20 +225,25 @@ def _nearest(graph: Graph, node: Nearest) -> None:
     value = graph.reshaped(graph.codes[node.input], graph.inner(f"{node.name}/cells", cells, q), cells)
     for shape, name, after in ((cells, "columns", lines), (lines, "rows", graph.shape(node.name))):
         joined = graph.inner(f"{node.name}/{name}", (shape[0], f * shape[1]), q)
-        graph.file.operator("CONCATENATION", [value] * f, joined, schema.ConcatenationOptionsT(axis=1))
+        graph.join([value] * f, 1, joined, q)
         into = graph.inner(f"{node.name}/lines", after, q) if name == "columns" else graph.write(node.name)
         value = graph.reshaped(joined, into, after)
 
 
 def _max_pool(graph: Graph, node: MaxPool) -> None:
-    padding = schema.Padding.VALID
+    """Padding that is not what the schema's SAME gives is put around as the lowest codes, which never win."""
+    if any(step > size for step, size in zip(node.stride, node.kernel, strict=True)):
+        raise LoweringError(
+            f"LiteRT has no exact form of MaxPool `{node.name}`, whose stride {node.stride} is larger than its window "
+            f"{node.kernel}: leave that target out, or replace the operator"
+        )
+    x, padding = graph.codes[node.input], schema.Padding.VALID
     if any(node.padding):
-        if node.padding != _same_padding(graph.shape(node.input), node.kernel, node.stride):
-            raise LoweringError(
-                f"LiteRT pads a pooling by none or by what its SAME gives, and `{node.name}` by {node.padding}: "
-                "leave that target out, or pad in the convolution before"
-            )
-        padding = schema.Padding.SAME
+        if pads_itself(node, graph.function):
+            padding = schema.Padding.SAME
+        else:
+            top, left, bottom, right = node.padding
+            x = _lowest_around(graph, _lowest_around(graph, x, node, 1, (top, bottom)), node, 2, (left, right))
     options = schema.Pool2DOptionsT(
         padding=padding,
         strideH=node.stride[0],
@@ -191,7 +251,38 @@ def _max_pool(graph: Graph, node: MaxPool) -> None:
         filterHeight=node.kernel[0],
         filterWidth=node.kernel[1],
     )
-    graph.file.operator("MAX_POOL_2D", [graph.codes[node.input]], graph.write(node.name), options)
+    graph.file.operator("MAX_POOL_2D", [x], graph.write(node.name), options)
+
+
+def pads_itself(node: MaxPool, function: IntegerFunction) -> bool:
+    """Whether a pooling's padding is none, or what the schema's SAME gives."""
+    _, _, height, width = function.tensors[node.input].shape
+    return not any(node.padding) or node.padding == _same_padding((1, height, width, 1), node.kernel, node.stride)
+
+
+def pool_joins(function: IntegerFunction, node: MaxPool) -> int:
+    """How many concatenations put a pooling's padding around: one along each axis that has some."""
+    top, left, bottom, right = node.padding
+    return 0 if pads_itself(node, function) else bool(top or bottom) + bool(left or right)
+
+
+def _lowest_around(graph: Graph, x: int, node: MaxPool, axis: int, cells: tuple[int, int]) -> int:
+    """A tensor with the lowest code before and after it along an axis; the number."""
+    if not any(cells):
+        return x
+    q = graph.function.quantization[node.name]
+    shape = list(graph.file.shape(x))
+
+    def lowest(count: int) -> list[int]:
+        if not count:
+            return []
+        codes = np.full([*shape[:axis], count, *shape[axis + 1 :]], QMIN, np.int8)
+        return [graph.file.constant(f"{node.name}/lowest", codes, quantized(q.scale, q.zero_point))]
+
+    before, after = map(lowest, cells)
+    padded = graph.inner(f"{node.name}/padded", [*shape[:axis], shape[axis] + sum(cells), *shape[axis + 1 :]], q)
+    graph.join([*before, x, *after], axis, padded, q)
+    return padded
 
 
 def _mean(graph: Graph, node: Mean) -> None:

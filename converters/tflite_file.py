@@ -19,6 +19,7 @@ VERSIONS = {
     "CONV_2D": 3,
     "DEPTHWISE_CONV_2D": 3,
     "DEQUANTIZE": 2,
+    "HARD_SWISH": 1,
     "LOGISTIC": 2,
     "MAX_POOL_2D": 2,
     "MEAN": 2,
@@ -83,6 +84,10 @@ class TFLiteFile:
     ) -> int:
         """Add a constant tensor, and return its number."""
         return self.tensor(name, values.shape, values.dtype.name, quantization, content=values)
+
+    def shape(self, tensor: int) -> tuple[int, ...]:
+        """Of the tensor of a number."""
+        return tuple(self._tensors[tensor].shape)
 
     def operator(self, kind: str, inputs: Sequence[int], output: int, options: Any = None) -> None:
         """Add an operator of a kind in `VERSIONS`; `options` is the schema's object for it, such as `PadOptionsT()`."""
