@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from litehrnet_stage2.reference.contract.artifacts import DEFAULT_TARGETS, check_targets
@@ -69,6 +70,9 @@ def convert_network(
     tensors = tuple(torch.from_numpy(x) for x in inputs)
     if isinstance(network, QuantizedNetwork):
         quantized = network
+        for label, x in zip(quantized.input_names, inputs, strict=False):
+            if x.dtype == np.uint8 and label not in quantized.pixels:
+                raise InputError(f"`{label}` is an input of floats and was given uint8: quantize with uint8 for pixels")
     else:
         progress("reading the network")
         examples = tuple(x[:1] for x in tensors)

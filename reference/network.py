@@ -25,7 +25,7 @@ from litehrnet_stage2.reference.leaves import (
     QuantTable,
 )
 from litehrnet_stage2.reference.quantizers import ActivationQuantizer, Mode, set_mode
-from litehrnet_stage2.reference.reading import FloatNetwork, FloatOp, read
+from litehrnet_stage2.reference.reading import FloatNetwork, FloatOp, ReadError, read
 from litehrnet_stage2.reference.rewrites import Convolution, rewrite
 
 EXAMPLES = 3
@@ -116,6 +116,9 @@ class QuantizedNetwork(nn.Module):
         """
         if len(inputs) != len(self.input_names):
             raise InputError(f"calibrate takes {', '.join(self.input_names)}, but was given {len(inputs)} tensors")
+        counts = [len(x) for x in inputs]
+        if not counts or min(counts) == 0 or len(set(counts)) > 1:
+            raise InputError(f"calibrate takes as many examples of each input, one at least, but was given {counts}")
         fixed = {id(self.quantizer(name)) for name in self.pixels}
         free = [m for m in self.modules() if isinstance(m, ActivationQuantizer) and id(m) not in fixed]
         for quantizer in free:
@@ -150,7 +153,12 @@ def quantize(
     Raises:
         ReadError: the network cannot be read, or has operators that are not known: all of them are named.
     """
+    if not isinstance(module, nn.Module):
+        raise InputError(f"quantize takes a torch.nn.Module, but was given {module!r:.80}: make one first")
     named = _named(module, examples)
+    for label, x in named.items():
+        if x.dtype not in (torch.float32, torch.uint8):
+            raise InputError(f"the input `{label}` is {x.dtype}: give float32, or uint8 where it is pixels")
     pixels = {label for label, x in named.items() if x.dtype == torch.uint8}
     floats = {label: _as_float(x, pixels=label in pixels) for label, x in named.items()}
     shapes = {label: tuple(x.shape) for label, x in floats.items()}
@@ -188,9 +196,15 @@ def _place(root: nn.Module, path: str, leaf: nn.Module) -> None:
     *parents, last = path.split(".")
     for parent in parents:
         if parent not in root._modules:
-            root.add_module(parent, nn.Module())
+            _add(root, parent, nn.Module(), path)
         root = root.get_submodule(parent)
-    root.add_module(last, leaf)
+    _add(root, last, leaf, path)
+
+
+def _add(root: nn.Module, name: str, module: nn.Module, path: str) -> None:
+    if hasattr(root, name):
+        raise ReadError(f"a module called `{path}` is in the way of what quantize keeps there: give it another name")
+    root.add_module(name, module)
 
 
 # groups of tensors that share one quantiser

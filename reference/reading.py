@@ -71,6 +71,7 @@ def read(
     Raises:
         ReadError: the network cannot be traced or run, or has steps that are not known; the message lists all of them.
     """
+    _check_weights(module)
     graph, values = _trace(module, examples)
     reader = _Reader(module, values)
     for node in graph.nodes:
@@ -82,15 +83,28 @@ def read(
     return FloatNetwork(inputs, tuple(reader.ops), _outputs(output, reader.names, output_names, inputs))
 
 
+def _check_weights(module: nn.Module) -> None:
+    for name, tensor in module.state_dict().items():
+        if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
+            continue
+        if tensor.dtype != torch.float32:
+            raise ReadError(f"`{name}` is {tensor.dtype}: a network of float32 is due, as `.float()` makes it")
+        if not torch.isfinite(tensor).all():
+            raise ReadError(f"`{name}` holds values that are NaN or infinite: load weights that are finite")
+
+
 class _Recorder(Interpreter):
-    """Runs a traced network and keeps what every node gave."""
+    """Runs a traced network and keeps what every node gave; of a node that raises, `failed` is the name."""
 
     def __init__(self, module: GraphModule) -> None:
         super().__init__(module)
         self.values: dict[Node, Any] = {}
+        self.failed = ""
+        self.extra_traceback = False
 
     def run_node(self, n: Node) -> Any:
         """Run one node and keep its result."""
+        self.failed = str(n.target) if n.op == "call_module" else n.name
         self.values[n] = super().run_node(n)
         return self.values[n]
 
@@ -103,18 +117,31 @@ def _trace(module: nn.Module, examples: Mapping[str, Tensor]) -> tuple[torch.fx.
         graph = Tracer().trace(module)
         graph.eliminate_dead_code(is_impure_node=lambda node: node.op in ("placeholder", "output"))
         recorder = _Recorder(GraphModule(module, graph))
-        with torch.no_grad():
-            recorder.run(*examples.values())
     except Exception as error:  # whatever a person's own forward raises
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise ReadError(
-            f"`{name}` cannot be read by torch.fx ({reason}): its forward must take the declared inputs and may not "
-            "branch on values of tensors"
+            f"`{name}` cannot be read by torch.fx ({_reason(error)}): its forward must take the declared inputs and "
+            "may not branch on values of tensors"
         ) from error
+    else:
+        try:
+            with torch.no_grad():
+                recorder.run(*examples.values())
+        except Exception as error:  # whatever torch raises where shapes do not fit
+            given = ", ".join(f"{label} {list(x.shape)}" for label, x in examples.items()) or "none"
+            raise ReadError(
+                f"`{name}` cannot run on the example inputs ({given}), it fails at `{recorder.failed}`: "
+                f"{_reason(error)}"
+            ) from error
     finally:
         for part in training:
             part.training = True
     return graph, recorder.values
+
+
+def _reason(error: Exception) -> str:
+    """What it says, without the graph that torch.fx adds behind it."""
+    said = str(error).split("\n\nWhile executing")[0]
+    return " ".join(said.split())[:300] or type(error).__name__
 
 
 def _outputs(
@@ -142,6 +169,10 @@ def _outputs(
             raise ReadError(f"the output `{label}` is no tensor that a known operator gives")
         if names[node] in inputs:
             raise ReadError(f"the output `{label}` is the input `{names[node]}`: there is nothing to compute")
+        if str(label) in tensors:
+            raise ReadError(f"two outputs are called `{label}`: give each a name of its own")
+        if not str(label):
+            raise ReadError("an output has an empty name: give it one of its own")
         tensors[str(label)] = names[node]
     if len(set(tensors.values())) != len(tensors):
         raise ReadError(f"two of the outputs {', '.join(tensors)} are one tensor: return it once")
@@ -345,10 +376,27 @@ def _binary(kind: str) -> Callable[[_Reader, Node], Read]:
         if node.kwargs:
             raise Unreadable(f"{kind} with {', '.join(node.kwargs)} is not known")
         if all(isinstance(term, Node) and term in reader.names for term in (left, right)):
+            shapes = [tuple(reader.values[cast(Node, term)].shape) for term in (left, right)]
+            _check_fit(kind, *shapes)
+            if shapes[1] != shapes[0] and shapes[0][2:] == (1, 1):
+                left, right = right, left  # the gate is the second factor
             return kind, (cast(Node, left), cast(Node, right)), {}
         return _affine(reader, node, kind, left, right)
 
     return read_binary
+
+
+def _check_fit(kind: str, left: tuple[int, ...], right: tuple[int, ...]) -> None:
+    """Sums are of equal shapes; of products one factor may be a gate `[N, C, 1, 1]`.
+
+    Raises:
+        Unreadable: others.
+    """
+    gates = kind == "mul" and len(left) == len(right) == 4
+    if left == right or (gates and ((*left[:2], 1, 1) == right or (*right[:2], 1, 1) == left)):
+        return
+    remedy = "or one of them [N,C,1,1]" if kind == "mul" else "resize or project one of them"
+    raise Unreadable(f"{kind} of {list(left)} and {list(right)} is not known: both must have one shape, {remedy}")
 
 
 def _affine(reader: _Reader, node: Node, kind: str, left: Any, right: Any) -> Read:
@@ -422,7 +470,8 @@ def _pool_values(node: Node) -> dict[str, Any]:
 
 def _mean(reader: _Reader, node: Node) -> Read:
     values = _bound(node, "input", "dim", "keepdim", dim=None, keepdim=False)
-    dims = sorted(d % 4 for d in (values["dim"] or ()))
+    dim = values["dim"]
+    dims = sorted(d % 4 for d in ((dim,) if isinstance(dim, int) else dim or ()))
     if dims != [2, 3] or len(reader.values[values["input"]].shape) != 4:
         raise Unreadable("a mean is known over height and width alone: `x.mean((2, 3))`")
     return "mean", (values["input"],), {}

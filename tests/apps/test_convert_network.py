@@ -12,8 +12,10 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from litehrnet_stage2.apps.convert_network import convert_network
 from litehrnet_stage2.apps.network_source import parse_input
 from litehrnet_stage2.reference.errors import InputError
+from litehrnet_stage2.reference.network import quantize
 from litehrnet_stage2.runtime import Bundle
 
 Stage2Command = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -60,6 +62,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "own_model.py").write_text(MODEL)
     images = np.random.default_rng(0).integers(0, 256, (4, 3, 32, 48)).astype(np.uint8)
     np.save(tmp_path / "images.npy", images)
+    np.save(tmp_path / "int16.npy", images.astype(np.int16))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -127,6 +130,7 @@ def _make(folder: Path) -> nn.Module:
         ({"input": None}, "a whole network needs --input"),
         ({"calibration": None}, "and --calibration FILE.npy"),
         ({"calibration": "absent.npy"}, "absent.npy"),
+        ({"calibration": "int16.npy"}, "must hold `image` as uint8, or floats in [0, 1], but holds int16"),
         ({"checkpoint": "weights.pt"}, "PyTorch's own format, which is not read"),
     ],
 )
@@ -151,3 +155,11 @@ def test_pixels_outside_of_0_to_1_are_refused(folder: Path, stage2: Stage2Comman
 def test_an_input_that_is_not_declared_in_full_is_refused(text: str) -> None:
     with pytest.raises(InputError, match="is not NAME=1xCxHxW"):
         parse_input(text)
+
+
+def test_bytes_for_a_network_of_floats_are_refused(tmp_path: Path) -> None:
+    floats = np.random.default_rng(0).standard_normal((2, 3, 8, 8)).astype(np.float32)
+    student = quantize(nn.Sequential(nn.Conv2d(3, 4, 1)), torch.from_numpy(floats)).calibrate(torch.from_numpy(floats))
+    with pytest.raises(InputError, match="is an input of floats and was given uint8"):
+        convert_network(student, tmp_path / "bundle", np.zeros((2, 3, 8, 8), np.uint8))
+    assert not (tmp_path / "bundle").exists()

@@ -6,10 +6,14 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+from PIL import Image
+
 from litehrnet_stage2.runtime import Bundle
 
+DOCS = Path(__file__).parents[2] / "docs"
 
-def test_it_ends_with_no_mismatch_on_any_runtime_and_the_bundles_path(
+
+def test_it_ends_with_no_mismatch_on_any_runtime_both_bundles_paths_and_the_picture(
     stage2: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:
     done = stage2("demo", "--out", tmp_path / "bundle")
@@ -22,3 +26,11 @@ def test_it_ends_with_no_mismatch_on_any_runtime_and_the_bundles_path(
     manifest = Bundle.open(tmp_path / "bundle").manifest
     assert manifest.inputs[0].shape == (1, 32, 64, 128)
     assert set(manifest.artifacts) == {"executorch", "litert", "onnx", "coreml"}
+    whole = tmp_path / "bundle-landmarks"
+    assert f"Bundle: {whole}" in done.stdout
+    assert [(spec.name, spec.kind) for spec in Bundle.open(whole).manifest.inputs] == [("image", "pixels")]
+    picture = tmp_path / "bundle-landmarks.png"
+    (found,) = (line for line in done.stdout.splitlines() if line.startswith("The marker"))
+    assert found.endswith(f"px from where it is: {picture}")
+    assert float(found.split("network ")[1].split(" px")[0]) < 1
+    assert Image.open(picture).size == Image.open(DOCS / "landmark-found.png").size == (1024, 512)

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from litehrnet_stage2.reference import golden
+from litehrnet_stage2.reference.errors import InputError
 from litehrnet_stage2.reference.freeze import FreezeError, freeze
 from litehrnet_stage2.reference.network import QuantizedNetwork, quantize
 from litehrnet_stage2.reference.operators import Add, Conv, Table
@@ -35,6 +36,16 @@ class Network(nn.Module):
         return self._run(self, x)
 
 
+class TwoInputs(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = conv()
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        out: Tensor = self.a(x) + y
+        return out
+
+
 def conv(inputs: int = 4, outputs: int = 4, kernel: int = 3, **options: object) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, **options)  # type: ignore[arg-type]
 
@@ -46,6 +57,11 @@ def bn(channels: int = 4) -> nn.BatchNorm2d:
     nn.init.uniform_(norm.weight, 0.5, 2)
     nn.init.normal_(norm.bias, std=0.3)
     return norm
+
+
+def filled(layer: nn.Conv2d, value: float) -> nn.Conv2d:
+    nn.init.constant_(layer.weight, value)
+    return layer
 
 
 EXAMPLE = torch.randn(2, 4, 8, 12, generator=torch.Generator().manual_seed(0))
@@ -246,9 +262,53 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
         lambda: Network(lambda m, x: (m.a(x) + x)[:, 1:], a=conv()),
         r"takes channels of what is no ungrouped convolution",
     ),
-    "a product of a computed vector and a map that does not fit": (
+    "a transposed map": (
         lambda: Network(lambda m, x: m.a(x).transpose(2, 3), a=conv()),
         r"transpose has no int8 form",
+    ),
+    "a product with a map of one channel": (
+        lambda: Network(lambda m, x: m.a(x) * m.b(x), a=conv(), b=conv(4, 1)),
+        r"`mul`: mul of \[2, 4, 8, 12\] and \[2, 1, 8, 12\] is not known: .* or one of them \[N,C,1,1\]",
+    ),
+    "a sum with a vector": (
+        lambda: Network(lambda m, x: m.a(x) + F.adaptive_avg_pool2d(x, 1), a=conv()),
+        r"`add`: add of .* is not known: both must have one shape, resize or project",
+    ),
+    "a mean of rows": (
+        lambda: Network(lambda m, x: m.a(x).mean(3, keepdim=True), a=conv()),
+        r"`mean`: a mean is known over height and width alone",
+    ),
+    "two outputs of one name": (
+        lambda: Network(lambda m, x: {0: m.a(x), "0": m.b(x)}, a=conv(), b=conv()),
+        r"two outputs are called `0`: give each a name of its own",
+    ),
+    "an output without a name": (
+        lambda: Network(lambda m, x: {"": m.a(x)}, a=conv()),
+        r"an output has an empty name",
+    ),
+    "an output that is no tensor": (
+        lambda: Network(lambda m, x: {"a": m.a(x), "b": None}, a=conv()),
+        r"the output `b` is no tensor",
+    ),
+    "a convolution of other channels": (
+        lambda: nn.Sequential(conv(), conv(3)),
+        r"`Sequential` cannot run on the example inputs \(input \[2, 4, 8, 12\]\), it fails at `1`: Given groups=1",
+    ),
+    "a module that cannot be traced": (
+        lambda: torch.jit.script(nn.Sequential(conv())),
+        r"`RecursiveScriptModule` cannot be read by torch\.fx",
+    ),
+    "a module called as quantize's own": (
+        lambda: Network(lambda m, x: m.input(x), input=conv()),
+        r"a module called `input` is in the way .*: give it another name",
+    ),
+    "weights that are not finite": (
+        lambda: nn.Sequential(conv(), filled(conv(), float("nan"))),
+        r"`1\.weight` holds values that are NaN or infinite: load weights that are finite",
+    ),
+    "weights of another dtype": (
+        lambda: nn.Sequential(conv()).half(),
+        r"`0\.weight` is torch\.float16: a network of float32 is due",
     ),
 }
 
@@ -259,6 +319,31 @@ def test_what_cannot_be_quantised_is_named_in_one_sentence(name: str) -> None:
     with pytest.raises(ReadError, match=message) as caught:
         quantize(make(), EXAMPLE)
     assert "\n" not in str(caught.value)
+    assert "tlparse" not in str(caught.value)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.int64])
+def test_examples_are_float32_or_uint8(dtype: torch.dtype) -> None:
+    with pytest.raises(InputError, match=f"the input `input` is {dtype}: give float32, or uint8 where it is pixels"):
+        quantize(nn.Sequential(conv()), EXAMPLE.to(dtype))
+
+
+def test_a_class_in_a_networks_place_is_refused() -> None:
+    with pytest.raises(InputError, match=r"takes a torch\.nn\.Module, but was given .*: make one first"):
+        quantize(Stage2, EXAMPLE)  # type: ignore[arg-type]
+
+
+def test_a_gate_may_stand_on_either_side_of_a_product() -> None:
+    network = Network(
+        lambda m, x: torch.sigmoid(m.g(x.mean((2, 3), keepdim=True))) * m.a(x), a=conv(), g=conv(kernel=1)
+    )
+    function, _ = freeze(quantize(network, EXAMPLE).calibrate(EXAMPLE))
+    codes = golden.evaluate(function, function.input_quantization.quantize(EXAMPLE.numpy()))["y0"]
+    with torch.no_grad():
+        due = network(EXAMPLE)
+    assert isinstance(due, Tensor)
+    q = function.output_quantization["y0"]
+    assert np.abs(q.dequantize(codes) - due.numpy()).max() <= 8 * q.scale
 
 
 def test_names_of_outputs_are_as_many_as_outputs_and_differ() -> None:
@@ -271,7 +356,14 @@ def test_a_network_that_was_never_calibrated_is_refused() -> None:
         freeze(quantize(nn.Sequential(conv()), EXAMPLE))
 
 
-def test_weights_that_are_not_finite_are_refused() -> None:
+@pytest.mark.parametrize("counts", [(0, 0), (2, 1)])
+def test_inputs_are_calibrated_on_as_many_examples_each(counts: tuple[int, int]) -> None:
+    quantized = quantize(TwoInputs(), (EXAMPLE, EXAMPLE))
+    with pytest.raises(InputError, match="as many examples of each input, one at least, but was given"):
+        quantized.calibrate(EXAMPLE[: counts[0]], EXAMPLE[: counts[1]])
+
+
+def test_weights_that_training_made_not_finite_are_refused() -> None:
     quantized = quantize(nn.Sequential(conv()), EXAMPLE).calibrate(EXAMPLE)
     with torch.no_grad():
         quantized.get_parameter("0.weight").view(-1)[0] = float("nan")
