@@ -3,15 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
 from litehrnet_stage2.apps.reporting import cells
 from litehrnet_stage2.apps.reporting.columns import Column, columns
-from litehrnet_stage2.runtime.latency import CandidateResult, Result
+from litehrnet_stage2.runtime.latency import CandidateResult, Result, Run
 
 
 def markdown(results: Sequence[Result]) -> str:
-    """The Markdown of one or several results."""
-    return "\n".join(line for column in columns(results) for line in _column(column))
+    """The Markdown of one or several results; several that were timed come side by side first."""
+    found = columns(results)
+    return "\n".join([*_side_by_side(found), *(line for column in found for line in _column(column))])
+
+
+def _side_by_side(found: Sequence[Column]) -> Iterator[str]:
+    """Median latencies of every timed run, and their quotients by that of the first float candidate."""
+    timed = [column for column in found if any(c.latency for c in column.run.candidates)]
+    if len(timed) < 2:
+        return
+    head, parts = ["artifact"], []
+    for column in timed:
+        p50 = {c.key: c.latency.p50_ms.value for c in column.run.candidates if c.latency}
+        base = next((c.key for c in column.run.candidates if c.floating and c.latency), None)
+        head += [f"{_function(column)}, p50 ms", f"of {base.partition(',')[0]}" if base else ""]
+        parts.append((p50, p50.get(base or "")))
+    names = {c.key: _name(c, column.run) for column in timed for c in column.run.candidates if c.latency}
+    rows = []
+    for key, name in names.items():
+        row = [name]
+        for p50, divisor in parts:
+            value = p50.get(key)
+            row += ["" if value is None else f"{value:.2f}", f"{value / divisor:.2f}" if value and divisor else ""]
+        rows.append(row)
+    yield from _table(head, rows)
+
+
+def _function(column: Column) -> str:
+    """What the artifacts of a run are called after."""
+    return next((Path(c.artifact).stem.removesuffix("-codes") for c in column.run.candidates if not c.peer), "")
 
 
 def _column(column: Column) -> Iterator[str]:
@@ -58,8 +87,9 @@ def _latency(candidate: CandidateResult) -> list[str]:
     ]
 
 
-def _name(candidate: CandidateResult) -> str:
-    return candidate.key if candidate.peer else f"**{candidate.key}**"
+def _name(candidate: CandidateResult, run: Run | None = None) -> str:
+    name = cells.name(candidate, run) if run else candidate.key
+    return name if candidate.peer else f"**{name}**"
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:

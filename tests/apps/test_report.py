@@ -282,12 +282,24 @@ def test_the_command_writes_both(results: list[Result], tmp_path: Path) -> None:
 
 
 def test_the_result_in_the_repository_is_one() -> None:
-    path = Path(__file__).parents[2] / "benchmarks" / "x86-64.json"
-    read = read_result(path)
-    ours = [c for c in read.runs[0].candidates if c.exact]
-    assert {c.name for c in ours} == {"executorch", "onnxruntime", "executorch-codes", "onnxruntime-codes"}
-    assert all(c.latency for c in ours)
-    assert "| **executorch, 1 thread** |" in markdown([read])
+    names = {f"{library}{border}" for library in ("executorch", "litert", "onnxruntime") for border in ("", "-codes")}
+    for file in ("x86-64.json", "x86-64-whole-network.json"):
+        read = read_result(Path(__file__).parents[2] / "benchmarks" / file)
+        ours = [c for c in read.runs[0].candidates if c.exact]
+        assert {c.name for c in ours} == names
+        assert all(c.latency for c in ours)
+        assert "| **executorch, 1 thread** |" in markdown([read])
+
+
+def test_markdown_of_several_timed_results_begins_with_them_side_by_side(results: list[Result]) -> None:
+    timed = results[0]
+    head, _, first, *_ = markdown([timed, timed]).splitlines()
+    assert head.count("p50 ms") == 2
+    p50 = timed.runs[0].candidates[0].latency
+    assert p50 is not None
+    assert first.startswith("| **executorch** |")
+    assert first.count(f" {p50.p50_ms.value:.2f} |") == 2
+    assert markdown([timed]).startswith("### ")
 
 
 def test_a_file_that_is_no_result_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
