@@ -37,7 +37,7 @@ def bench(
     against: Annotated[
         str,
         typer.Option(
-            help="Peers of the same weights to time beside, of `fp32`, `stock` (int8 by stock tools) and `litert`, "
+            help="Baselines of the same weights to time beside, of `fp32`, `stock` (int8 by stock tools) and `litert`, "
             "separated by commas; built on demand."
         ),
     ] = "",
@@ -101,7 +101,7 @@ def run(
     device: str | None = None,
     progress: Progress,
 ) -> Result:
-    """Check what is asked, build the peers, time everything."""
+    """Check what is asked, build the baselines, time everything."""
     from litehrnet_stage2.runtime import Bundle
     from litehrnet_stage2.runtime.latency import SCHEMA_VERSION, Plan, Result, bundle_candidates, measure, tier_named
 
@@ -121,10 +121,10 @@ def run(
         lane = _lane(opened, plan, open_, on_mac=on_mac, device=device, progress=progress)
         weights = "the bundle's"
         if groups:
-            from litehrnet_stage2.converters.peers import WEIGHTS, peer_candidates
+            from litehrnet_stage2.apps.baselines.build import WEIGHTS, baseline_candidates
 
-            lane.check(candidates)  # before peers are built, which takes minutes
-            candidates += peer_candidates(opened, groups, threads=threads or [1], progress=progress)
+            lane.check(candidates)  # before baselines are built, which takes minutes
+            candidates += baseline_candidates(opened, groups, threads=threads or [1], progress=progress)
             weights = WEIGHTS
         measured = measure(lane, candidates, progress=progress)
     return Result(

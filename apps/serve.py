@@ -126,9 +126,9 @@ def prepare(
     codes = GoldenCodes.of(opened)
     models, weights = bundle_models(opened), "the bundle's"
     if against:
-        from litehrnet_stage2.converters.peers import WEIGHTS
+        from litehrnet_stage2.apps.baselines.build import WEIGHTS
 
-        models |= peer_models(opened, against, progress)
+        models |= baseline_models(opened, against, progress)
         weights = WEIGHTS
     if collect is not None:
         collect.mkdir(parents=True, exist_ok=True)
@@ -173,28 +173,28 @@ def bundle_models(bundle: Bundle) -> dict[str, Model]:
     return models
 
 
-def peer_models(bundle: Bundle, against: str, progress: Progress) -> dict[str, Model]:
+def baseline_models(bundle: Bundle, against: str, progress: Progress) -> dict[str, Model]:
     """The float network as `.onnx`, built if it is not in the cache.
 
     Raises:
         InputError: something else than `fp32` was asked for.
-        PeerUnavailableError: a package that builds it is missing.
+        BaselineUnavailableError: a package that builds it is missing.
     """
-    from litehrnet_stage2.converters.peers import peer_candidates
+    from litehrnet_stage2.apps.baselines.build import baseline_candidates
     from litehrnet_stage2.runtime.web import Model
 
     if against != "fp32":
         raise InputError(f"--against {against!r} cannot be run in a browser here: `fp32` can")
-    peers = peer_candidates(bundle, ["fp32"], threads=[1], progress=progress)
-    peer = next(peer for peer in peers if peer.library == "onnxruntime")
+    baselines = baseline_candidates(bundle, ["fp32"], threads=[1], progress=progress)
+    baseline = next(baseline for baseline in baselines if baseline.library == "onnxruntime")
     return {
         "web-fp32": Model(
             name="web-fp32",
-            file_name=Path(peer.path).name,
-            content=Path(peer.path).read_bytes(),
-            sha256=peer.sha256,
+            file_name=Path(baseline.path).name,
+            content=Path(baseline.path).read_bytes(),
+            sha256=baseline.sha256,
             exact=False,
-            description=peer.description,
+            description=baseline.description,
         )
     }
 

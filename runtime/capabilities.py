@@ -1,4 +1,4 @@
-"""What this machine can do: runtimes, converters, peers, devices, and how well it can be timed."""
+"""What this machine can do: runtimes, converters, baselines, devices, and how well it can be timed."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ INT8_FEATURES = {
 PACKAGES = (
     *(("converter", name, row.made_with, row.extra) for name, row in ARTIFACTS.items() if row.exact),
     ("training", "qat", ("torch", "safetensors", "matplotlib"), "qat"),
-    ("peer", "fp32, stock", ("torch", "executorch", "torchao", "onnx", "onnxscript"), "convert"),
-    ("peer", "litert", ("torch", "litert-torch", "ai-edge-quantizer", "ai-edge-litert"), "peers"),
+    ("baseline", "fp32, stock", ("torch", "executorch", "torchao", "onnx", "onnxscript"), "convert"),
+    ("baseline", "litert", ("torch", "litert-torch", "ai-edge-quantizer", "ai-edge-litert"), "baselines"),
 )
 """Group, name, packages it takes, and the extra that brings them."""
 

@@ -1,4 +1,4 @@
-"""The tables of a README or a comment: latencies, and ratios to the peers."""
+"""The tables of a README or a comment: latencies, and ratios to the baselines."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _side_by_side(found: Sequence[Column]) -> Iterator[str]:
 
 def _function(column: Column) -> str:
     """What the artifacts of a run are called after."""
-    return next((Path(c.artifact).stem.removesuffix("-codes") for c in column.run.candidates if not c.peer), "")
+    return next((Path(c.artifact).stem.removesuffix("-codes") for c in column.run.candidates if not c.baseline), "")
 
 
 def _column(column: Column) -> Iterator[str]:
@@ -57,9 +57,9 @@ def _column(column: Column) -> Iterator[str]:
     if run.ratios:
         ours = list(dict.fromkeys(r.numerator for r in run.ratios))
         found = {(r.numerator, r.denominator): cells.ratio(r, run, "**{}**") for r in run.ratios}
-        peers = dict.fromkeys(r.denominator for r in run.ratios)
+        baselines = dict.fromkeys(r.denominator for r in run.ratios)
         compared = "instructions" if run.machine.emulated else "latency"
-        rows = ([peer, *(found.get((name, peer), "") for name in ours)] for peer in peers)
+        rows = ([baseline, *(found.get((name, baseline), "") for name in ours)] for baseline in baselines)
         yield from _table([f"{compared} against", *ours], rows)
         if run.machine.emulated:
             yield f"Of instructions, on {_text(run.processor)}."
@@ -89,7 +89,7 @@ def _latency(candidate: CandidateResult) -> list[str]:
 
 def _name(candidate: CandidateResult, run: Run | None = None) -> str:
     name = cells.name(candidate, run) if run else candidate.key
-    return name if candidate.peer else f"**{name}**"
+    return name if candidate.baseline else f"**{name}**"
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:

@@ -162,7 +162,7 @@ def _ratios(column: Column) -> Iterator[Markup]:
         return
     what = "instructions" if run.machine.emulated else "latencies"
     rows = [(f"{r.numerator} / {r.denominator}", r.ratio.value, r.ratio.low, r.ratio.high) for r in run.ratios]
-    yield tag("h3", f"Against the peers: {column.label}")
+    yield tag("h3", f"Against the baselines: {column.label}")
     yield tag("p", f"On {run.processor}. All have the same weights: {column.result.weights}.", class_="note")
     yield tag("figure", charts.intervals(rows, f"ratio of {what}, logarithmic; left of 1 is less"))
     head = [f"ratio of {what}", "" if run.machine.emulated else "median over turns (95%) [of CPU time]"]

@@ -71,15 +71,17 @@ def _latencies(run: Run, title: str) -> Table:
 
 
 def _ratios(run: Run) -> Table:
-    """Ratios of our artifacts to the peers, a column for each artifact."""
+    """Ratios of our artifacts to the baselines, a column for each artifact."""
     names = {c.key: cells.name(c, run) for c in run.candidates}
     ours = list(dict.fromkeys(ratio.numerator for ratio in run.ratios))
-    what = "Instructions over the peer's" if run.machine.emulated else "Latency over the peer's, 95% [CPU time]"
+    what = "Instructions over the baseline's" if run.machine.emulated else "Latency over the baseline's, 95% [CPU time]"
     table = _table(f"{what}, on {run.processor}", "against", *(names.get(key, key) for key in ours))
     found = {(ratio.numerator, ratio.denominator): ratio for ratio in run.ratios}
-    for peer in dict.fromkeys(ratio.denominator for ratio in run.ratios):
-        row = (found.get((key, peer)) for key in ours)
-        table.add_row(_text(names.get(peer, peer)), *(cells.ratio(ratio, run) if ratio else "" for ratio in row))
+    for baseline in dict.fromkeys(ratio.denominator for ratio in run.ratios):
+        row = (found.get((key, baseline)) for key in ours)
+        table.add_row(
+            _text(names.get(baseline, baseline)), *(cells.ratio(ratio, run) if ratio else "" for ratio in row)
+        )
     return table
 
 
@@ -92,7 +94,7 @@ def _table(title: str, first: str, *numbers: str) -> Table:
 
 
 def _name(candidate: CandidateResult, run: Run) -> Text:
-    return _text(cells.name(candidate, run), style="" if candidate.peer else "bold")
+    return _text(cells.name(candidate, run), style="" if candidate.baseline else "bold")
 
 
 def _none(candidate: CandidateResult) -> Text:

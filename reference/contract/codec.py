@@ -20,6 +20,9 @@ T = TypeVar("T")
 LARGEST_NUMBER = 1e15
 """No number in a file of ours comes near it: sizes in bytes, counts of instructions, milliseconds."""
 
+FORMERLY = "formerly"
+"""Key of a field's metadata: what files of an older version call the field."""
+
 
 class CodecError(InputError):
     """A value is not what its type says, or text is not strict JSON; the message names the place."""
@@ -84,6 +87,9 @@ class _Decoder:
             _refuse(value, where, "an object")
         hints = typing.get_type_hints(kind)
         fields = {field.name: field for field in dataclasses.fields(kind)}
+        for name, former in ((name, field.metadata.get(FORMERLY)) for name, field in fields.items()):
+            if former in value and name not in value:
+                value = {name if key == former else key: entry for key, entry in value.items()}
         if self._unknown == "refuse" and (extra := sorted(value.keys() - fields.keys())):
             raise CodecError(f"{where or 'it'} has a field {extra[0]!r}, which is unknown")
         for name, field in fields.items():

@@ -137,7 +137,7 @@ class _Running:
             size_bytes=_size_bytes(Path(candidate.path)),
             threads=candidate.threads,
             exact=candidate.exact,
-            peer=candidate.peer,
+            baseline=candidate.baseline,
             floating=candidate.floating,
             description=candidate.description,
             coverage=Covered(**candidate.coverage) if candidate.coverage else None,
@@ -195,11 +195,11 @@ class _Running:
 
 
 def _ratios(running: Sequence[_Running]) -> list[Ratio]:
-    """Every artifact of the bundle against every peer with as many threads: of latencies, or of instructions."""
+    """Every artifact of the bundle against every baseline with as many threads: of latencies, or of instructions."""
     known = [one for one in running if one.failure is None]
     ratios = []
-    for a in (one for one in known if not one.candidate.peer):
-        for b in (one for one in known if one.candidate.peer and one.candidate.threads == a.candidate.threads):
+    for a in (one for one in known if not one.candidate.baseline):
+        for b in (one for one in known if one.candidate.baseline and one.candidate.threads == a.candidate.threads):
             if a.timings and b.timings:
                 interval, rounds = intervals.ratio(a.turns, b.turns)
             elif a.per_inference and b.per_inference:

@@ -106,10 +106,10 @@ class Candidate:
         sha256: of it, checked before it is opened.
         threads: of the library; None where nobody chooses them.
         exact: it has to give the golden codes.
-        peer: made by others of the same weights, to be compared with.
+        baseline: made by others of the same weights, to be compared with.
         floating: it computes in float32 throughout.
         fidelity: it has to come as near to the float network as the golden codes do, but for `MOST_LOSS_DB`.
-        border: how an artifact of the bundle takes its inputs; None for a peer, which is fed float32.
+        border: how an artifact of the bundle takes its inputs; None for a baseline, which is fed float32.
         unit: a key of Core ML's `UNITS`, on a Mac.
         description: what it is, in a sentence.
         coverage: its coverage contract, of an artifact of the bundle.
@@ -121,7 +121,7 @@ class Candidate:
     sha256: str
     threads: int | None
     exact: bool
-    peer: bool = False
+    baseline: bool = False
     floating: bool = False
     fidelity: bool = False
     border: Border | None = None

@@ -7,8 +7,9 @@ not show is None, never a number.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from litehrnet_stage2.reference.contract.codec import FORMERLY
 from litehrnet_stage2.reference.errors import InputError
 from litehrnet_stage2.runtime.devices.facts import DeviceFacts
 from litehrnet_stage2.runtime.parity import OutputParity
@@ -207,7 +208,7 @@ class CandidateResult:
         sha256: of the artifact.
         threads: of the library; None where nobody chooses them.
         exact: it has to give the golden codes.
-        peer: made by others of the same weights, to be compared with.
+        baseline: made by others of the same weights, to be compared with.
         floating: it computes in float32 throughout.
         images: inputs of each parity pass.
         parity_before, parity_after: codes against the golden ones, of the worst process, by output; those of a
@@ -228,7 +229,7 @@ class CandidateResult:
     size_bytes: int
     threads: int | None
     exact: bool
-    peer: bool
+    baseline: bool = field(metadata={FORMERLY: "peer"})  # until schema 4
     floating: bool
     description: str
     images: int = 0

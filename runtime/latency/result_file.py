@@ -9,8 +9,11 @@ from litehrnet_stage2.reference.contract.codec import CodecError, decode, parse
 from litehrnet_stage2.reference.errors import InputError
 from litehrnet_stage2.runtime.latency.result import Result
 
-SCHEMA_VERSION = "3.0"
-"""A file of another major version is not read; one of a later minor has fields that are left out."""
+SCHEMA_VERSION = "4.0"
+"""What is written. A later minor has fields that are left out when it is read."""
+
+READ_TOO = ("3",)
+"""Older major versions that are still read: 3 differs by a field's name."""
 
 LARGEST_BYTES = 256 * 2**20
 
@@ -37,12 +40,14 @@ def read_result(path: Path) -> Result:
     version = values.get("schema_version")
     major, minor = SCHEMA_VERSION.split(".")
     said = re.fullmatch(r"(\d{1,4})(?:\.(\d{1,4}))?", str(version))
-    if said is None or said[1] != major:
+    if said is None or said[1] not in (major, *READ_TOO):
         raise ResultError(
             f"{path} is of schema version {version!a:.40}, and this reads {SCHEMA_VERSION}: run the benchmark again"
         )
     try:
-        return decode(Result, values, unknown="ignore" if int(said[2] or 0) > int(minor) else "refuse")
+        return decode(
+            Result, values, unknown="ignore" if said[1] == major and int(said[2] or 0) > int(minor) else "refuse"
+        )
     except CodecError as error:
         raise ResultError(f"{path} is damaged ({error}): run the benchmark again") from error
 

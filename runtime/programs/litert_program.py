@@ -62,7 +62,7 @@ class LiteRTProgram(Program):
 
 
 class StockLiteRTProgram(LiteRTProgram):
-    """A `.tflite` with int8 codes of its own quantisation, channels last, in and out: of a peer."""
+    """A `.tflite` with int8 codes of its own quantisation, channels last, in and out: of a baseline."""
 
     def prepare(self, *inputs: Array) -> Arrays:
         """Quantise, channels last."""
@@ -78,7 +78,7 @@ class StockLiteRTProgram(LiteRTProgram):
 
 
 def open_program(content: bytes | Path, *, threads: int, exact: bool, names: Names | None) -> LiteRTProgram:
-    """Open a `.tflite`: a bundle's, which XNNPACK has to take whole (`exact`), or a peer's."""
+    """Open a `.tflite`: a bundle's, which XNNPACK has to take whole (`exact`), or a baseline's."""
     if not exact:
         return StockLiteRTProgram(as_file(content), threads, names=names)
     program = LiteRTProgram(as_file(content), threads, names=names)

@@ -32,7 +32,7 @@ class Model:
 
     Attributes:
         name: in results and paths.
-        file_name: the file's, in its bundle or as the peer's builder called it.
+        file_name: the file's, in its bundle or as the baseline's builder called it.
         exact: it has to give the golden codes.
     """
 

@@ -98,7 +98,7 @@ def _candidate(model: Model, visit: Visit, report: Report, codes: GoldenCodes) -
         size_bytes=len(model.content),
         threads=1,
         exact=model.exact,
-        peer=not model.exact,
+        baseline=not model.exact,
         floating=not model.exact,
         description=f"{model.description}; in a browser, a sample is the mean of a turn",
         images=codes.images,
@@ -133,17 +133,17 @@ def _compared(visit: Visit, which: str, model: Model, codes: GoldenCodes) -> dic
 
 
 def _ratios(candidates: Sequence[CandidateResult], report: Report) -> tuple[Ratio, ...]:
-    """Each exact model over each peer, turn by turn."""
+    """Each exact model over each baseline, turn by turn."""
     found = []
     for ours in candidates:
-        for peer in candidates:
-            if ours.exact and peer.peer and ours.latency and peer.latency:
+        for baseline in candidates:
+            if ours.exact and baseline.baseline and ours.latency and baseline.latency:
                 pair = [
                     [[np.array([mean]) for mean in stretch] for stretch in _stretches(report, name)]
-                    for name in (ours.name, peer.name)
+                    for name in (ours.name, baseline.name)
                 ]
                 interval, rounds = intervals.ratio(*pair)
-                found.append(Ratio(numerator=ours.key, denominator=peer.key, ratio=interval, rounds=rounds))
+                found.append(Ratio(numerator=ours.key, denominator=baseline.key, ratio=interval, rounds=rounds))
     return tuple(found)
 
 

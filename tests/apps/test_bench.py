@@ -50,7 +50,7 @@ def test_bench_prints_a_table_and_writes_json(small_bundle: Path, tmp_path: Path
     assert list(tmp_path.iterdir()) == [out]
 
 
-def test_bench_compares_with_peers_of_the_same_weights(
+def test_bench_compares_with_baselines_of_the_same_weights(
     small_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LITEHRNET_STAGE2_CACHE", str(tmp_path / "cache"))
@@ -94,7 +94,7 @@ def test_where_the_result_goes_is_checked_before_anything_is_timed(
         (["--runtime", "tflite"], "unknown runtime 'tflite'"),
         (["--threads", "0"], "`threads` (=0) must be at least 1"),
         (["--affinity", "first"], "--affinity 'first' names no cores: the form is `0,2-3`"),
-        (["--against", "everyone"], "unknown peers 'everyone'"),
+        (["--against", "everyone"], "unknown baselines 'everyone'"),
         (["--sustained", "-1"], "`sustained_min` (=-1.0)"),
     ],
 )

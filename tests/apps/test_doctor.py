@@ -29,7 +29,7 @@ def test_every_kind_of_device_and_every_watch_of_the_clock_is_judged(
     found: dict[tuple[str, str], Capability],
 ) -> None:
     groups = {group for group, _ in found}
-    assert {"processor", "runtime", "converter", "training", "peer", "device", "timing"} <= groups
+    assert {"processor", "runtime", "converter", "training", "baseline", "device", "timing"} <= groups
     assert {name for group, name in found if group == "device"} >= {"local", "emulated", "ssh", "adb"}
 
 

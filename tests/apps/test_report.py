@@ -75,7 +75,7 @@ def timed(name: str, median: float, *, exact: bool) -> CandidateResult:
         size_bytes=123456,
         threads=1,
         exact=exact,
-        peer=not exact,
+        baseline=not exact,
         floating=False,
         description="",
         images=13,
@@ -153,7 +153,7 @@ def result(run: Run, created: str = "2026-01-02T03:04:05+00:00") -> Result:
 @pytest.fixture(scope="module")
 def results() -> list[Result]:
     """A good machine, a loaded one with a failed artifact, and an emulated one."""
-    ours, peer = timed("executorch", 4.0, exact=True), timed("fp32 .pte", 8.0, exact=False)
+    ours, baseline = timed("executorch", 4.0, exact=True), timed("fp32 .pte", 8.0, exact=False)
     failed = dataclasses.replace(
         timed("onnxruntime", 6.0, exact=True),
         latency=None,
@@ -169,14 +169,16 @@ def results() -> list[Result]:
     )
     fewer = Ratio(
         numerator=counted.key,
-        denominator=peer.key,
+        denominator=baseline.key,
         ratio=Interval(value=0.29, low=0.29, high=0.29),
         rounds=(0.29,),
         cpu_time=None,
     )
-    loaded = one_run(ours, failed, peer, reasons=("the machine was loaded: other processes kept 1.50 of 2 cores busy",))
+    loaded = one_run(
+        ours, failed, baseline, reasons=("the machine was loaded: other processes kept 1.50 of 2 cores busy",)
+    )
     return [
-        result(one_run(ours, peer)),
+        result(one_run(ours, baseline)),
         result(loaded, "2026-02-03T04:05:06+00:00"),
         result(dataclasses.replace(one_run(counted, device="emulated:cortex-a76"), ratios=(fewer,))),
     ]
@@ -377,7 +379,7 @@ def test_whatever_stands_in_a_result_it_is_refused_or_shown(results: list[Result
         ("", "cannot be read as JSON"),
         ("[]", "is not a benchmark result"),
         ('{"schema_version": "3.0"}', "is not a benchmark result"),
-        ('{"schema_version": 2, "runs": []}', "is of schema version 2, and this reads 3.0: run the benchmark again"),
+        ('{"schema_version": 2, "runs": []}', "is of schema version 2, and this reads 4.0: run the benchmark again"),
         ('{"schema_version": "99.0", "runs": []}', "is of schema version '99.0'"),
         ('{"schema_version": "3.0", "runs": []}', "is damaged"),
         ('{"schema_version": "3.0", "runs": ' + "[" * 10_000, "nested too deeply"),
@@ -398,14 +400,25 @@ def test_an_unknown_field_is_refused_of_this_version_and_left_out_of_a_later_one
     path.write_text(json.dumps(values))
     with pytest.raises(ResultError, match="has a field 'later', which is unknown"):
         read_result(path)
-    path.write_text(json.dumps(values | {"schema_version": "3.7"}))
+    path.write_text(json.dumps(values | {"schema_version": "4.7"}))
     assert read_result(path).runs == results[0].runs
+
+
+def test_a_file_of_schema_3_which_called_a_baseline_a_peer_is_read(results: list[Result], tmp_path: Path) -> None:
+    text = json.dumps({**dataclasses.asdict(results[0]), "schema_version": "3.0"}).replace('"baseline":', '"peer":')
+    path = tmp_path / "result.json"
+    path.write_text(text)
+    assert '"peer": true' in text
+    assert read_result(path).runs == results[0].runs
+    path.write_text(text.replace('"peer": true', '"peer": true, "baseline": false'))
+    with pytest.raises(ResultError, match="has a field 'peer', which is unknown"):
+        read_result(path)
 
 
 def test_names_wrap_in_80_columns_and_are_not_cut(results: list[Result]) -> None:
     long = "an-artifact-with-a-name-that-is-longer-than-anyone-would-give-it.onnx"
     run = results[0].runs[0]
-    named = tuple(dataclasses.replace(c, name=c.name if c.peer else long) for c in run.candidates)
+    named = tuple(dataclasses.replace(c, name=c.name if c.baseline else long) for c in run.candidates)
     said = io.StringIO()
     show(dataclasses.replace(run, candidates=named, ratios=()), Console(file=said, width=80))
     lines = said.getvalue().splitlines()
@@ -416,10 +429,10 @@ def test_names_wrap_in_80_columns_and_are_not_cut(results: list[Result]) -> None
 
 def test_signal_to_noise_is_shown_everywhere(results: list[Result]) -> None:
     run = results[0].runs[0]
-    ours, peer = run.candidates
+    ours, baseline = run.candidates
     measured = (
         dataclasses.replace(ours, sqnr_db={"y1": 21.04, "y2": 20.1}),
-        dataclasses.replace(peer, floating=True, sqnr_db={"y1": 31.0, "y2": 30.0}),
+        dataclasses.replace(baseline, floating=True, sqnr_db={"y1": 31.0, "y2": 30.0}),
     )
     result = dataclasses.replace(results[0], runs=(dataclasses.replace(run, candidates=measured),))
     said = io.StringIO()

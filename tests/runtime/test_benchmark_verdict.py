@@ -54,7 +54,7 @@ def candidate(*medians: float, steady: bool = True, tail: float = 1.1, **conditi
         size_bytes=1,
         threads=1,
         exact=True,
-        peer=False,
+        baseline=False,
         floating=False,
         description="",
         latency=intervals.latency(processes, warmup_queries=[20] * len(processes), steady=steady),

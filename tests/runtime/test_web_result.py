@@ -127,10 +127,10 @@ def test_a_phone_that_slows_down_has_ratios_to_rely_on(codes: GoldenCodes) -> No
 
 def test_wrong_codes_get_no_number(codes: GoldenCodes) -> None:
     run = run_of(codes, wrong_after=2)
-    web, peer = run.candidates
+    web, baseline = run.candidates
     assert web.latency is None
     assert web.failure == f"{2 * codes.images:,} codes differ from the golden ones: no number for it"
-    assert peer.latency is not None
+    assert baseline.latency is not None
     assert not run.ratios
     said = answer(run, check(visit(codes), codes, MODELS), report())
     assert said["passed"] is False

@@ -1,4 +1,4 @@
-"""Peers: what stock tools make of a bundle's weights."""
+"""Baselines: what stock tools make of a bundle's weights."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from litehrnet_stage2.converters.peers import (
+from litehrnet_stage2.apps.baselines.build import (
+    BASELINES,
     GROUPS,
-    PEERS,
-    PeerUnavailableError,
-    build_peer,
+    BaselineUnavailableError,
+    baseline_candidates,
+    build_baseline,
     calibration,
-    peer_candidates,
 )
 from litehrnet_stage2.reference.float_module import FloatModule
 from litehrnet_stage2.runtime import Bundle
@@ -42,7 +42,7 @@ def golden_floats(bundle: Bundle) -> tuple[np.ndarray, np.ndarray]:
 
 
 def signal_to_noise(bundle: Bundle, found: list[np.ndarray]) -> float:
-    """In dB, of the worse output, on the inputs that peers are calibrated with."""
+    """In dB, of the worse output, on the inputs that baselines are calibrated with."""
     count = len(calibration(bundle))
     due = golden_floats(bundle)
     return min(sqnr_db(y[:count], x[:count] - y[:count]) for x, y in zip(found, due, strict=True))
@@ -61,10 +61,10 @@ def test_calibration_leaves_out_the_inputs_made_to_saturate(bundle: Bundle) -> N
     assert (features == bundle.golden().x[: len(features)]).all()
 
 
-@pytest.mark.parametrize("name", [name for name, peer in PEERS.items() if peer.group != "litert"])
-def test_a_peer_computes_nearly_what_the_bundle_does(bundle: Bundle, cache: Path, name: str) -> None:
-    path = build_peer(bundle, PEERS[name], cache_dir=cache)
-    program = open_program(PEERS[name].library, path.read_bytes(), threads=1, exact=False)
+@pytest.mark.parametrize("name", [name for name, baseline in BASELINES.items() if baseline.group != "litert"])
+def test_a_baseline_computes_nearly_what_the_bundle_does(bundle: Bundle, cache: Path, name: str) -> None:
+    path = build_baseline(bundle, BASELINES[name], cache_dir=cache)
+    program = open_program(BASELINES[name].library, path.read_bytes(), threads=1, exact=False)
     found: list[list[np.ndarray]] = [[], []]
     for image in calibration(bundle):
         for y, outputs in zip(program.finish(program.run(program.prepare(image[None]))), found, strict=True):
@@ -72,43 +72,43 @@ def test_a_peer_computes_nearly_what_the_bundle_does(bundle: Bundle, cache: Path
     assert signal_to_noise(bundle, [np.concatenate(outputs) for outputs in found]) > 15
 
 
-def test_the_litert_peer_computes_nearly_what_the_bundle_does(bundle: Bundle, cache: Path) -> None:
-    pytest.importorskip("litert_torch", reason="the extra `peers` is not installed")
-    test_a_peer_computes_nearly_what_the_bundle_does(bundle, cache, "LiteRT int8")
+def test_the_litert_baseline_computes_nearly_what_the_bundle_does(bundle: Bundle, cache: Path) -> None:
+    pytest.importorskip("litert_torch", reason="the extra `baselines` is not installed")
+    test_a_baseline_computes_nearly_what_the_bundle_does(bundle, cache, "LiteRT int8")
 
 
-def test_a_peer_is_built_once(bundle: Bundle, cache: Path) -> None:
+def test_a_baseline_is_built_once(bundle: Bundle, cache: Path) -> None:
     steps: list[str] = []
-    first = build_peer(bundle, PEERS["fp32 .onnx"], cache_dir=cache)
+    first = build_baseline(bundle, BASELINES["fp32 .onnx"], cache_dir=cache)
     made = first.stat().st_mtime_ns
-    again = build_peer(bundle, PEERS["fp32 .onnx"], cache_dir=cache, progress=steps.append)
+    again = build_baseline(bundle, BASELINES["fp32 .onnx"], cache_dir=cache, progress=steps.append)
     assert again == first
     assert first.stat().st_mtime_ns == made
     assert not steps
 
 
-def test_another_bundle_has_peers_of_its_own(bundle: Bundle, other_bundle: Path, cache: Path) -> None:
+def test_another_bundle_has_baselines_of_its_own(bundle: Bundle, other_bundle: Path, cache: Path) -> None:
     other = Bundle.open(other_bundle)
-    paths = {build_peer(one, PEERS["fp32 .onnx"], cache_dir=cache) for one in (bundle, other)}
+    paths = {build_baseline(one, BASELINES["fp32 .onnx"], cache_dir=cache) for one in (bundle, other)}
     assert len(paths) == 2
 
 
 def test_a_build_that_fails_leaves_nothing_behind(
     bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from litehrnet_stage2.converters import peers_onnx
+    from litehrnet_stage2.apps.baselines import onnx_files
 
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("no")
 
-    monkeypatch.setattr(peers_onnx, "_export", fail)
+    monkeypatch.setattr(onnx_files, "_export", fail)
     with pytest.raises(RuntimeError, match="no"):
-        build_peer(bundle, PEERS["fp32 .onnx"], cache_dir=tmp_path)
-    assert not list((tmp_path / "peers").iterdir())
+        build_baseline(bundle, BASELINES["fp32 .onnx"], cache_dir=tmp_path)
+    assert not list((tmp_path / "baselines").iterdir())
 
 
-def test_candidates_of_peers_are_held_to_no_codes(bundle: Bundle, cache: Path) -> None:
-    candidates = peer_candidates(bundle, ["fp32"], threads=[1, 2], cache_dir=cache)
+def test_candidates_of_baselines_are_held_to_no_codes(bundle: Bundle, cache: Path) -> None:
+    candidates = baseline_candidates(bundle, ["fp32"], threads=[1, 2], cache_dir=cache)
     assert [(c.name, c.threads) for c in candidates] == [
         ("fp32 .pte", 1),
         ("fp32 .pte", 2),
@@ -118,12 +118,14 @@ def test_candidates_of_peers_are_held_to_no_codes(bundle: Bundle, cache: Path) -
     assert not any(candidate.exact for candidate in candidates)
 
 
-def test_unknown_peers_are_refused(bundle: Bundle) -> None:
-    with pytest.raises(ValueError, match=f"unknown peers 'fast' to run against: known are {', '.join(GROUPS)}"):
-        peer_candidates(bundle, ["fast"], threads=[1])
+def test_unknown_baselines_are_refused(bundle: Bundle) -> None:
+    with pytest.raises(ValueError, match=f"unknown baselines 'fast' to run against: known are {', '.join(GROUPS)}"):
+        baseline_candidates(bundle, ["fast"], threads=[1])
 
 
 def test_a_missing_exporter_is_named_with_what_installs_it(bundle: Bundle, tmp_path: Path) -> None:
-    peer = dataclasses.replace(PEERS["LiteRT int8"], module="no_such_exporter")
-    with pytest.raises(PeerUnavailableError, match=r"int8.tflite cannot be built .*pip install -e '.\[peers\]'"):
-        build_peer(bundle, peer, cache_dir=tmp_path)
+    baseline = dataclasses.replace(BASELINES["LiteRT int8"], module="no_such_exporter")
+    with pytest.raises(
+        BaselineUnavailableError, match=r"int8.tflite cannot be built .*pip install -e '.\[baselines\]'"
+    ):
+        build_baseline(bundle, baseline, cache_dir=tmp_path)

@@ -1,4 +1,4 @@
-"""Peers in ONNX: fp32, int8 by ONNX Runtime's static quantisation, and the frozen module exported unaided."""
+"""Baselines in ONNX: fp32, int8 by ONNX Runtime's static quantisation, and the frozen module exported unaided."""
 
 from __future__ import annotations
 

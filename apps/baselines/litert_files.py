@@ -1,4 +1,4 @@
-"""The peer in LiteRT: static int8 by its own quantizer, int8 NHWC in and out."""
+"""The baseline in LiteRT: static int8 by its own quantizer, int8 NHWC in and out."""
 
 from __future__ import annotations
 

@@ -29,15 +29,15 @@ from litehrnet_stage2.runtime.latency.plan import Candidate
 
 Build: TypeAlias = "Callable[[IntegerFunction, NDArray[np.float32], Path], None]"
 
-WEIGHTS = "the bundle's own: every peer has its int8 weights and biases, dequantised"
+WEIGHTS = "the bundle's own: every baseline has its int8 weights and biases, dequantised"
 
 
-class PeerUnavailableError(Stage2Error):
-    """A package that builds a peer is missing; the message says which."""
+class BaselineUnavailableError(Stage2Error):
+    """A package that builds a baseline is missing; the message says which."""
 
 
 @dataclass(frozen=True)
-class Peer:
+class Baseline:
     """One artifact of stock tools.
 
     Attributes:
@@ -62,27 +62,27 @@ class Peer:
         """Import the exporter, which may take seconds.
 
         Raises:
-            PeerUnavailableError: a package it needs is missing.
+            BaselineUnavailableError: a package it needs is missing.
         """
         try:
             module = importlib.import_module(self.module)
         except ImportError as error:
-            extra = "peers" if self.group == "litert" else "convert"
-            raise PeerUnavailableError(
+            extra = "baselines" if self.group == "litert" else "convert"
+            raise BaselineUnavailableError(
                 f"{self.file} cannot be built ({error}): `pip install -e '.[{extra}]'`, or run without `{self.group}`"
             ) from error
         return cast(Build, getattr(module, self.build))
 
 
-_PTE = "litehrnet_stage2.converters.peers_executorch"
-_ONNX = "litehrnet_stage2.converters.peers_onnx"
-_LITERT = "litehrnet_stage2.converters.peers_litert"
+_PTE = "litehrnet_stage2.apps.baselines.executorch_files"
+_ONNX = "litehrnet_stage2.apps.baselines.onnx_files"
+_LITERT = "litehrnet_stage2.apps.baselines.litert_files"
 
-PEERS = {
-    "fp32 .pte": Peer(
+BASELINES = {
+    "fp32 .pte": Baseline(
         "fp32", "executorch", "fp32.pte", _PTE, "build_fp32", ("torch", "executorch"), "float32, XNNPACK's partitioner"
     ),
-    "stock int8 .pte": Peer(
+    "stock int8 .pte": Baseline(
         "stock",
         "executorch",
         "stock-int8.pte",
@@ -91,10 +91,10 @@ PEERS = {
         ("torch", "executorch", "torchao"),
         "XNNPACKQuantizer, per channel, calibrated",
     ),
-    "fp32 .onnx": Peer(
+    "fp32 .onnx": Baseline(
         "fp32", "onnxruntime", "fp32.onnx", _ONNX, "build_fp32", ("torch", "onnx", "onnxscript"), "torch.onnx.export"
     ),
-    "stock int8 .onnx": Peer(
+    "stock int8 .onnx": Baseline(
         "stock",
         "onnxruntime",
         "stock-int8.onnx",
@@ -103,7 +103,7 @@ PEERS = {
         ("torch", "onnx", "onnxscript", "onnxruntime"),
         "onnxruntime.quantization.quantize_static with its defaults, calibrated",
     ),
-    "unaided int8 .onnx": Peer(
+    "unaided int8 .onnx": Baseline(
         "stock",
         "onnxruntime",
         "unaided-int8.onnx",
@@ -112,7 +112,7 @@ PEERS = {
         ("torch", "onnx", "onnxscript"),
         "torch.onnx.export of the frozen torch module as it is, signed int8",
     ),
-    "LiteRT int8": Peer(
+    "LiteRT int8": Baseline(
         "litert",
         "litert",
         "int8.tflite",
@@ -124,10 +124,10 @@ PEERS = {
 }
 """By the name shown; a bundle's artifacts in the order of its runtimes come before these."""
 
-GROUPS = tuple(dict.fromkeys(peer.group for peer in PEERS.values()))
+GROUPS = tuple(dict.fromkeys(baseline.group for baseline in BASELINES.values()))
 
 
-def peer_candidates(
+def baseline_candidates(
     bundle: Bundle,
     groups: Sequence[str],
     *,
@@ -135,53 +135,53 @@ def peer_candidates(
     cache_dir: Path | None = None,
     progress: Callable[[str], None] = lambda step: None,
 ) -> list[Candidate]:
-    """The peers of these groups, built for a bundle where the cache does not hold them.
+    """The baselines of these groups, built for a bundle where the cache does not hold them.
 
     Raises:
         ValueError: an unknown group.
-        PeerUnavailableError: a package that a peer needs is missing.
+        BaselineUnavailableError: a package that a baseline needs is missing.
     """
     if unknown := [group for group in groups if group not in GROUPS]:
-        raise InputError(f"unknown peers {unknown[0]!r} to run against: known are {', '.join(GROUPS)}")
+        raise InputError(f"unknown baselines {unknown[0]!r} to run against: known are {', '.join(GROUPS)}")
     candidates = []
-    for name, peer in PEERS.items():
-        if peer.group in groups:
-            path = build_peer(bundle, peer, cache_dir=cache_dir, progress=progress)
+    for name, baseline in BASELINES.items():
+        if baseline.group in groups:
+            path = build_baseline(bundle, baseline, cache_dir=cache_dir, progress=progress)
             candidates += [
                 Candidate(
                     name=name,
-                    library=peer.library,
+                    library=baseline.library,
                     path=str(path),
                     sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
                     threads=count,
                     exact=False,
-                    peer=True,
-                    floating=peer.group == "fp32",
-                    description=peer.description,
+                    baseline=True,
+                    floating=baseline.group == "fp32",
+                    description=baseline.description,
                 )
                 for count in dict.fromkeys(threads)
             ]
     return candidates
 
 
-def build_peer(
+def build_baseline(
     bundle: Bundle,
-    peer: Peer,
+    baseline: Baseline,
     *,
     cache_dir: Path | None = None,
     progress: Callable[[str], None] = lambda step: None,
 ) -> Path:
-    """The peer's file in the cache, built if it is not there; keyed by the bundle and the tools' versions."""
-    made_with = [f"{tool} {version}" for tool, version in versions(peer.tools).items()]
+    """The baseline's file in the cache, built if it is not there; keyed by the bundle and the tools' versions."""
+    made_with = [f"{tool} {version}" for tool, version in versions(baseline.tools).items()]
     made_from = [bundle.manifest.files[name].sha256 for name in (FUNCTION, GOLDEN)]
-    key = fingerprint(peer.file, *made_from, *made_with)
+    key = fingerprint(baseline.file, *made_from, *made_with)
 
     def build(folder: Path) -> None:
-        progress(f"building {peer.file} ({peer.description})")
+        progress(f"building {baseline.file} ({baseline.description})")
         with contextlib.redirect_stdout(sys.stderr):  # exporters chat, and standard output is for results
-            peer.load()(bundle.function(), calibration(bundle), folder / peer.file)
+            baseline.load()(bundle.function(), calibration(bundle), folder / baseline.file)
 
-    return build_once((cache_dir or cache_root()) / "peers" / key, build) / peer.file
+    return build_once((cache_dir or cache_root()) / "baselines" / key, build) / baseline.file
 
 
 def calibration(bundle: Bundle) -> NDArray[np.float32]:

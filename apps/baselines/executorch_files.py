@@ -1,4 +1,4 @@
-"""Peers in ExecuTorch: fp32, and int8 by the stock XNNPACK quantizer."""
+"""Baselines in ExecuTorch: fp32, and int8 by the stock XNNPACK quantizer."""
 
 from __future__ import annotations
 
