@@ -118,6 +118,47 @@ def pad_in_the_convolution(network: FloatNetwork, _: Mapping[str, tuple[int, ...
     return replace(network, ops=tuple(ops))
 
 
+def fold_into_the_convolution_after(network: FloatNetwork, _: Mapping[str, tuple[int, ...]]) -> FloatNetwork:
+    """A BatchNorm, or `(x - mean) / std`, without a convolution before it goes into the one after it, in float32.
+
+    Only where that one pads nothing or nothing is added: the padded zeros would otherwise have to be the mean.
+    """
+    producers, readers = _producers(network), _readers(network)
+    changed = dict(producers)
+    into: dict[str, str] = {}  # of each step that went, the convolution
+    for op in reversed(network.ops):
+        if op.kind != "bn" or op.name in network.outputs.values() or len(readers[op.name]) != 1:
+            continue
+        if _folds_backwards(network, op, producers, readers):
+            continue
+        (reader,) = readers[op.name]
+        after = changed[into.get(reader.name, reader.name)]
+        if after.kind != "conv":
+            continue
+        conv, (factor, offset) = cast(Convolution, after.values["conv"]), _factor(op)
+        if any(conv.padding) and bool(offset.any()):
+            continue
+        each = conv.weight.shape[1]
+        group = torch.arange(len(conv.weight)).div(len(conv.weight) // conv.groups, rounding_mode="floor")
+        read = group[:, None] * each + torch.arange(each)  # of each output channel, the input channels: [O, I/groups]
+        bias = conv.bias + (conv.weight * offset[read][:, :, None, None]).sum(dim=(1, 2, 3))
+        taken = replace(conv, weight=conv.weight * factor[read][:, :, None, None], bias=bias)
+        changed[after.name] = replace(after, values={"conv": taken})
+        into[op.name] = after.name
+    return _without(replace(network, ops=tuple(changed[op.name] for op in network.ops)), lambda op: op.name in into)
+
+
+def _folds_backwards(
+    network: FloatNetwork, op: FloatOp, producers: Mapping[str, FloatOp], readers: Mapping[str, list[FloatOp]]
+) -> bool:
+    """Whether a BatchNorm goes into the convolution before it: one that only it reads."""
+    source = producers.get(op.reads[0])
+    if source is not None and source.kind == "bn":
+        return _folds_backwards(network, source, producers, readers) and len(readers[source.name]) == 1
+    alone = source is not None and len(readers[source.name]) == 1 and source.name not in network.outputs.values()
+    return source is not None and source.kind == "conv" and alone
+
+
 def fold_batch_norm(network: FloatNetwork, shapes: Mapping[str, tuple[int, ...]]) -> FloatNetwork:
     """A BatchNorm goes into the convolution before it, in float32; where none is, it is a depthwise 1x1 of its own."""
     readers = _readers(network)
@@ -276,6 +317,7 @@ REWRITES: tuple[Callable[[FloatNetwork, Mapping[str, tuple[int, ...]]], FloatNet
     known_factors,
     convolutions_by_their_parts,
     pad_in_the_convolution,
+    fold_into_the_convolution_after,
     fold_batch_norm,
     slices_as_convolutions,
     activation_in_the_saturation,

@@ -73,6 +73,19 @@ REWRITTEN: dict[str, tuple[Network, list[str]]] = {
         Network(lambda m, x: m.b(y := m.a(x)) + y, a=conv(), b=bn()),
         ["QuantConv", "QuantConv", "QuantAdd"],
     ),
+    "a normalisation goes into a convolution that pads nothing": (
+        Network(lambda m, x: m.a((x - 0.5) / 2), a=nn.Conv2d(4, 6, 3, stride=2, groups=2)),
+        ["QuantConv"],
+    ),
+    "BatchNorm before a convolution goes into it": (
+        Network(lambda m, x: m.a(m.b(x)), a=conv(kernel=1), b=bn()),
+        ["QuantConv"],
+    ),
+    "a factor alone goes into a convolution that pads": (Network(lambda m, x: m.a(x / 2), a=conv()), ["QuantConv"]),
+    "a normalisation before padding stays a step of its own": (
+        Network(lambda m, x: m.a((x - 0.5) / 2), a=conv()),
+        ["QuantConv", "QuantConv"],
+    ),
     "constants are one depthwise convolution": (Network(lambda m, x: (x - 0.5) / 2), ["QuantConv"]),
     "ReLU is the saturation of a convolution": (Network(lambda m, x: F.relu(m.a(x)), a=conv()), ["QuantConv"]),
     "ReLU6 is the saturation of an addition": (
