@@ -26,6 +26,7 @@ from litehrnet_stage2.reference.leaves import (
 )
 from litehrnet_stage2.reference.quantizers import ActivationQuantizer, Mode, set_mode
 from litehrnet_stage2.reference.reading import FloatNetwork, FloatOp, ReadError, read
+from litehrnet_stage2.reference.reading_check import check_same
 from litehrnet_stage2.reference.rewrites import Convolution, rewrite
 
 EXAMPLES = 3
@@ -167,7 +168,8 @@ def quantize(
     leaves = {op.name: LEAVES[op.kind](op) for op in network.ops}
     quantized = QuantizedNetwork(name, network, leaves, [Step(op.name, op.reads) for op in network.ops], pixels)
     _tie(quantized)
-    return quantized.eval()
+    check_same(module, quantized.eval(), floats)
+    return quantized
 
 
 def _named(module: nn.Module, examples: Any) -> dict[str, Tensor]:

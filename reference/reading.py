@@ -115,8 +115,11 @@ def _trace(module: nn.Module, examples: Mapping[str, Tensor]) -> tuple[torch.fx.
     module.eval()
     try:
         graph = Tracer().trace(module)
+        _check_in_place(module, graph)
         graph.eliminate_dead_code(is_impure_node=lambda node: node.op in ("placeholder", "output"))
         recorder = _Recorder(GraphModule(module, graph))
+    except ReadError:
+        raise
     except Exception as error:  # whatever a person's own forward raises
         raise ReadError(
             f"`{name}` cannot be read by torch.fx ({_reason(error)}): its forward must take the declared inputs and "
@@ -136,6 +139,36 @@ def _trace(module: nn.Module, examples: Mapping[str, Tensor]) -> tuple[torch.fx.
         for part in training:
             part.training = True
     return graph, recorder.values
+
+
+def _check_in_place(module: nn.Module, graph: torch.fx.Graph) -> None:
+    """Refuse a step that changes a tensor which is read again: a traced graph would read the tensor as it was.
+
+    Raises:
+        ReadError: it names the step.
+    """
+    position = {node: i for i, node in enumerate(graph.nodes)}
+    for node in graph.nodes:
+        if _in_place(module, node) and isinstance(node.args[0], Node):
+            changed = node.args[0]
+            if any(position[user] > position[node] for user in changed.users):
+                name = node.target if node.op == "call_module" else node.name
+                raise ReadError(
+                    f"`{name}` changes `{changed.name}` in place, which is read again after it: use its result alone, "
+                    "or set `inplace=False`"
+                )
+
+
+def _in_place(module: nn.Module, node: Node) -> bool:
+    if node.op == "call_module":
+        layer = module.get_submodule(str(node.target))
+        return bool(getattr(layer, "inplace", False)) and not isinstance(layer, (nn.Dropout, nn.Dropout2d))
+    if node.op == "call_method":
+        return str(node.target).endswith("_") and not str(node.target).endswith("__")
+    name = getattr(node.target, "__name__", "")
+    if node.op != "call_function" or not node.args:
+        return False
+    return name in ("iadd", "isub", "imul", "itruediv") or name.endswith("_") or bool(node.kwargs.get("inplace"))
 
 
 def _reason(error: Exception) -> str:
@@ -234,7 +267,7 @@ class _Reader:
             if self._calls[str(node.target)] > 1 and any(True for _ in layer.parameters()):
                 raise Unreadable("it is used twice, and has weights: give each use a module of its own")
             kind, values = reader(layer)
-            return kind, cast(tuple[Node, ...], node.args), values
+            return kind, (*cast(tuple[Node, ...], node.args), *cast(tuple[Node, ...], node.kwargs.values())), values
         key: Any = node.target
         function = FUNCTIONS.get(key)
         if function is None:
@@ -366,15 +399,40 @@ Read = tuple[str, tuple[Node, ...], dict[str, Any]]
 
 
 def _bound(node: Node, *parameters: str, **defaults: Any) -> dict[str, Any]:
-    """A node's arguments by name."""
+    """A node's arguments by name; those that are not among the parameters must be what they are by default.
+
+    Raises:
+        Unreadable: another argument, or one too many.
+    """
+    name = getattr(node.target, "__name__", str(node.target))
+    if len(node.args) > len(parameters):
+        raise Unreadable(f"{name} with {len(node.args)} arguments is not known: give the rest by name")
+    for label, value in node.kwargs.items():
+        if label not in parameters and value != NO_EFFECT.get(label, ...):
+            raise Unreadable(f"{name} with {label}={value!r} is not known: leave it out")
     return defaults | dict(zip(parameters, node.args, strict=False)) | dict(node.kwargs)
+
+
+NO_EFFECT = {
+    "alpha": 1, "antialias": False, "ceil_mode": False, "count_include_pad": True, "dilation": 1,
+    "divisor_override": None, "dtype": None, "inplace": False, "out": None, "recompute_scale_factor": None,
+    "return_indices": False, "rounding_mode": None,
+}  # fmt: skip
+"""Arguments that change nothing where they have this value."""
+
+
+def _operands(node: Node) -> tuple[Any, Any]:
+    values = _bound(node, "input", "other")
+    return values["input"], values["other"]
+
+
+def _input(node: Node) -> tuple[Node]:
+    return (cast(Node, node.args[0] if node.args else node.kwargs["input"]),)
 
 
 def _binary(kind: str) -> Callable[[_Reader, Node], Read]:
     def read_binary(reader: _Reader, node: Node) -> Read:
-        left, right = node.args[:2]
-        if node.kwargs:
-            raise Unreadable(f"{kind} with {', '.join(node.kwargs)} is not known")
+        left, right = _operands(node)
         if all(isinstance(term, Node) and term in reader.names for term in (left, right)):
             shapes = [tuple(reader.values[cast(Node, term)].shape) for term in (left, right)]
             _check_fit(kind, *shapes)
@@ -422,7 +480,7 @@ def _affine(reader: _Reader, node: Node, kind: str, left: Any, right: Any) -> Re
 
 def _only_constant(kind: str) -> Callable[[_Reader, Node], Read]:
     def read_constant(reader: _Reader, node: Node) -> Read:
-        left, right = node.args[:2]
+        left, right = _operands(node)
         if all(isinstance(term, Node) and term in reader.names for term in (left, right)):
             raise Unreadable(f"a {kind} of two tensors is not known: use an addition or a product")
         return _affine(reader, node, kind, left, right)
@@ -453,17 +511,15 @@ def _interpolate(reader: _Reader, node: Node) -> Read:
 
 
 def _unary(function: str) -> Callable[[_Reader, Node], Read]:
-    return lambda reader, node: ("activation", (cast(Node, node.args[0]),), {"function": function})
+    return lambda reader, node: ("activation", _input(node), {"function": function})
 
 
 def _silu(reader: _Reader, node: Node) -> Read:
-    return "silu", (cast(Node, node.args[0]),), {}
+    return "silu", _input(node), {}
 
 
 def _pool_values(node: Node) -> dict[str, Any]:
     values = _bound(node, "input", "kernel_size", "stride", "padding", stride=None, padding=0)
-    if values.get("ceil_mode") or values.get("dilation", 1) not in (1, (1, 1)):
-        raise Unreadable("a pooling with ceil_mode or dilation is not known")
     kernel = _pair(values["kernel_size"])
     return {"kernel": kernel, "stride": _pair(values["stride"] or kernel), "padding": _pair(values["padding"])}
 
@@ -545,15 +601,15 @@ FUNCTIONS: dict[Any, Callable[[_Reader, Node], Read]] = {
     torch.sigmoid: _unary("sigmoid"), F.sigmoid: _unary("sigmoid"), "sigmoid": _unary("sigmoid"),
     torch.tanh: _unary("tanh"), F.tanh: _unary("tanh"), "tanh": _unary("tanh"),
     F.silu: _silu,
-    F.max_pool2d: lambda reader, node: ("max_pool", (cast(Node, node.args[0]),), _pool_values(node)),
-    F.avg_pool2d: lambda reader, node: ("avg_pool", (cast(Node, node.args[0]),), _pool_values(node)),
+    F.max_pool2d: lambda reader, node: ("max_pool", _input(node), _pool_values(node)),
+    F.avg_pool2d: lambda reader, node: ("avg_pool", _input(node), _pool_values(node)),
     F.adaptive_avg_pool2d: _adaptive,
     torch.mean: _mean, "mean": _mean,
     torch.flatten: _flatten, "flatten": _flatten,
     "view": _viewed, "reshape": _viewed, "squeeze": _viewed, torch.squeeze: _viewed, "unsqueeze": _viewed,
     "contiguous": _viewed,
     F.pad: _pad,
-    F.dropout: lambda reader, node: ("identity", (cast(Node, node.args[0]),), {}),
+    F.dropout: lambda reader, node: ("identity", _input(node), {}),
     operator.getitem: _slice,
 }  # fmt: skip
 """By function, or the name of a tensor's method: reads a call into kind, tensors read and values."""

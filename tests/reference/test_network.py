@@ -118,6 +118,10 @@ REWRITTEN: dict[str, tuple[Network, list[str]]] = {
         Network(lambda m, x: {"heat": (y := m.a(x))[:, 0], "offset": y[:, 1:3]}, a=conv()),
         ["QuantConv", "QuantConv"],
     ),
+    "arguments may be given by name": (
+        Network(lambda m, x: torch.add(input=F.relu(input=m.a(input=x), inplace=True), other=x), a=conv()),
+        ["QuantConv", "QuantAdd"],
+    ),
     "Dropout and Identity go": (
         Network(lambda m, x: m.d(m.i(m.a(x))), a=conv(), d=nn.Dropout(), i=nn.Identity()),
         ["QuantConv"],
@@ -314,6 +318,38 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "a module called as quantize's own": (
         lambda: Network(lambda m, x: m.input(x), input=conv()),
         r"a module called `input` is in the way .*: give it another name",
+    ),
+    "a tensor changed in place that is read again": (
+        lambda: Network(lambda m, x: m.r(y := m.a(x)) + y, a=conv(), r=nn.ReLU(inplace=True)),
+        r"`r` changes `a` in place, which is read again after it: use its result alone, or set `inplace=False`",
+    ),
+    "a change in place whose result is thrown away": (
+        lambda: Network(lambda m, x: (y := m.a(x), y.add_(1))[0], a=conv()),
+        r"`add_` changes `a` in place, which is read again",
+    ),
+    "a step that is random": (
+        lambda: Network(lambda m, x: F.dropout(m.a(x)), a=conv()),
+        r"`y0` is not what `Network` computes in eval\(\) .* random",
+    ),
+    "a tensor changed through a view of it": (
+        lambda: Network(lambda m, x: (y := m.a(x), y.view(-1).mul_(2))[0].contiguous(), a=conv()),
+        r"`y0` is not what `Network` computes in eval\(\) .* through a view",
+    ),
+    "an average that leaves the padding out": (
+        lambda: Network(lambda m, x: F.avg_pool2d(m.a(x), 3, 1, 1, count_include_pad=False), a=conv()),
+        r"avg_pool2d with count_include_pad=False is not known: leave it out",
+    ),
+    "an argument that only its place names": (
+        lambda: Network(lambda m, x: F.avg_pool2d(m.a(x), 3, 1, 1, False, False), a=conv()),
+        r"with 6 arguments is not known: give the rest by name",
+    ),
+    "a resize that filters": (
+        lambda: Network(lambda m, x: F.interpolate(m.a(x), scale_factor=2, mode="bilinear", antialias=True), a=conv()),
+        r"interpolate with antialias=True is not known",
+    ),
+    "a division that rounds": (
+        lambda: Network(lambda m, x: torch.div(m.a(x), 2, rounding_mode="floor"), a=conv()),
+        r"div with rounding_mode='floor' is not known",
     ),
     "weights that are not finite": (
         lambda: nn.Sequential(conv(), filled(conv(), float("nan"))),
