@@ -158,7 +158,7 @@ def _lane(
         return open_.enter_context(MacLane(bundle, plan))
     if device is not None:
         from litehrnet_stage2.runtime.devices import parse_device
-        from litehrnet_stage2.runtime.latency.lanes.device import DeviceLane
+        from litehrnet_stage2.runtime.latency.lanes.remote import DeviceLane
 
         return DeviceLane(bundle, open_.enter_context(parse_device(device, progress=progress)), plan)
     from litehrnet_stage2.runtime.latency.lanes.local import LocalLane

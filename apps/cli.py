@@ -9,12 +9,12 @@ import typer
 
 from litehrnet_stage2.apps import console
 from litehrnet_stage2.apps.bench import bench
+from litehrnet_stage2.apps.check_bundle import parity
 from litehrnet_stage2.apps.convert import convert
 from litehrnet_stage2.apps.demo import demo
 from litehrnet_stage2.apps.doctor import doctor
-from litehrnet_stage2.apps.inspect import inspect
-from litehrnet_stage2.apps.parity import parity
-from litehrnet_stage2.apps.qat.cli import register as register_qat
+from litehrnet_stage2.apps.inspect_bundle import inspect
+from litehrnet_stage2.apps.qat.command import register as register_qat
 from litehrnet_stage2.apps.report import report
 from litehrnet_stage2.apps.runner import runner
 from litehrnet_stage2.apps.serve import serve

@@ -212,8 +212,8 @@ def convert_to_bundle(
 
     from litehrnet_stage2.apps import example
     from litehrnet_stage2.apps.qat.ranges import raise_floors
-    from litehrnet_stage2.converters.bundle import write_bundle
     from litehrnet_stage2.converters.replacement import check_replaceable
+    from litehrnet_stage2.converters.write_bundle import write_bundle
     from litehrnet_stage2.reference.checkpoint import load_checkpoint, read_card
     from litehrnet_stage2.reference.contract.artifacts import check_targets
     from litehrnet_stage2.reference.freeze import freeze

@@ -53,8 +53,8 @@ def convert_network(
     """
     import torch
 
-    from litehrnet_stage2.converters.bundle import write_bundle
     from litehrnet_stage2.converters.replacement import check_replaceable
+    from litehrnet_stage2.converters.write_bundle import write_bundle
     from litehrnet_stage2.reference.freeze import freeze
     from litehrnet_stage2.reference.network import QuantizedNetwork, quantize
     from litehrnet_stage2.reference.quantizers import Mode, set_mode

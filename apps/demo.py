@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from litehrnet_stage2.apps import console, convert, parity, quality
+from litehrnet_stage2.apps import check_bundle, console, convert, quality
 from litehrnet_stage2.reference.contract.artifacts import DEFAULT_TARGETS
 
 
@@ -33,18 +33,18 @@ def demo(
             targets=list(DEFAULT_TARGETS),
             progress=progress,
         )
-        results = parity.check_bundle(out, runtimes=None, inputs=None, threads=1, progress=progress)
+        results = check_bundle.check_bundle(out, runtimes=None, inputs=None, threads=1, progress=progress)
         found = quality.quality(out)
         progress("the whole network, from pixels to answer")
         whole = out.with_name(f"{out.name}-landmarks")
         convert_landmarks(whole, targets=list(DEFAULT_TARGETS), progress=progress)
-        whole_results = parity.check_bundle(whole, runtimes=None, inputs=None, threads=1, progress=progress)
+        whole_results = check_bundle.check_bundle(whole, runtimes=None, inputs=None, threads=1, progress=progress)
         picture = out.with_name(f"{out.name}-landmarks.png")
         error_px = draw_found(whole, picture)
-    parity.show(results)
+    check_bundle.show(results)
     quality.show(found)
     console.out.print(f"Bundle: {out}", markup=False, highlight=False, soft_wrap=True)
-    parity.show(whole_results)
+    check_bundle.show(whole_results)
     console.out.print(f"Bundle: {whole}", markup=False, highlight=False, soft_wrap=True)
     console.out.print(
         f"The marker, found by the int8 network {error_px:.2f} px from where it is: {picture}",

@@ -16,14 +16,14 @@ IMAGE_SIZE = (256, 512)
 
 def checkpoint() -> Path:
     """The fine-tuned network that is converted when no checkpoint is given."""
-    from litehrnet_stage2.apps.landmarks.weights import SHIPPED
+    from litehrnet_stage2.apps.landmarks.weight_files import SHIPPED
 
     return SHIPPED / "int8.safetensors"
 
 
 def ships(checkpoint: Path) -> bool:
     """Whether a checkpoint is one of the example network's, for which `features` are right."""
-    from litehrnet_stage2.apps.landmarks.weights import SHIPPED
+    from litehrnet_stage2.apps.landmarks.weight_files import SHIPPED
 
     return checkpoint.resolve().parent == SHIPPED.resolve()
 
@@ -36,7 +36,7 @@ def features(count: int) -> NDArray[np.float32]:
     """
     import torch
 
-    from litehrnet_stage2.apps.landmarks.weights import SHIPPED, load_stem_and_heads
+    from litehrnet_stage2.apps.landmarks.weight_files import SHIPPED, load_stem_and_heads
 
     stem, _ = load_stem_and_heads(SHIPPED / "landmarks.safetensors")
     with torch.no_grad():

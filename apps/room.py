@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from rich import box
 from rich.table import Table
 
-from litehrnet_stage2.apps import console, parity
+from litehrnet_stage2.apps import check_bundle, console
 
 if TYPE_CHECKING:
     from litehrnet_stage2.runtime import ParityResult
@@ -64,7 +64,7 @@ class Room:
     def take(self, visit: Visit, report: Report) -> Mapping[str, object]:
         """Keep a page's report and write it; returns what the page is answered."""
         from litehrnet_stage2.runtime.web.answer import answer
-        from litehrnet_stage2.runtime.web.result import check, measured
+        from litehrnet_stage2.runtime.web.browser_run import check, measured
 
         results = check(visit, self._codes, self._models)
         run = measured(visit, report, self._codes, self._models)
@@ -115,7 +115,7 @@ class Room:
 
         run, results = self.runs[0], self.checked[0]
         if results:
-            parity.show(results)
+            check_bundle.show(results)
         if any(c.latency or c.failure for c in run.candidates):
             terminal.show(run, console.out)
 

@@ -120,7 +120,7 @@ def prepare(
         OSError: the address is taken, or is none of this machine's.
     """
     from litehrnet_stage2.runtime import Bundle
-    from litehrnet_stage2.runtime.web import GoldenCodes, Plan, Visits, WebServer, site_files
+    from litehrnet_stage2.runtime.web import GoldenCodes, PagePlan, Visits, WebServer, site_files
 
     opened = Bundle.open(folder)
     codes = GoldenCodes.of(opened)
@@ -136,7 +136,7 @@ def prepare(
     server = WebServer(
         bind,
         token=secrets.token_urlsafe(16),
-        files=site_files(page_files(), opened.folder.absolute().name, codes, models, Plan()),
+        files=site_files(page_files(), opened.folder.absolute().name, codes, models, PagePlan()),
         route=Visits(codes, models, room.take).route,
         tls=None if tls is None else certificate(tls),
     )

@@ -43,7 +43,7 @@ from executorch.exir import (
 from executorch.exir.passes import MemoryPlanningPass
 from torch import nn
 
-from litehrnet_stage2.converters.upstream.executorch import node_visitors
+from litehrnet_stage2.converters.upstream.executorch_1_5 import node_visitors
 from litehrnet_stage2.reference.lowering import LoweringError
 
 _READ_AT_ONCE = 16

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from executorch.backends.xnnpack.serialization.xnnpack_graph_serialize import XNNHeader
 
-from litehrnet_stage2.converters.upstream.executorch import decompile_flatbuffer
+from litehrnet_stage2.converters.upstream.executorch_1_5 import decompile_flatbuffer
 
 _SCHEMA = files("executorch.backends.xnnpack.serialization") / "schema.fbs"
 _BARE_INFINITY = re.compile(r"\binf\b")
@@ -24,7 +24,7 @@ _INTEGER = frozenset(f"xnn_datatype_{name}" for name in ("qint8", "qcint8", "qin
 
 
 @dataclass(frozen=True)
-class Operator:
+class DelegateOperator:
     """An operator by XNNPACK's name (`XNNConv2d`), and whether all that it reads and writes is quantised."""
 
     kind: str
@@ -32,7 +32,7 @@ class Operator:
     writes_codes: bool
 
 
-def operators(payload: bytes) -> Iterator[Operator]:
+def operators(payload: bytes) -> Iterator[DelegateOperator]:
     """The operators in a delegate's payload, in order.
 
     Raises:
@@ -54,7 +54,7 @@ def operators(payload: bytes) -> Iterator[Operator]:
         integer[tensor["id_out"]] = tensor["datatype"] in _INTEGER
     for entry in graph["xnodes"]:
         ids = {field: i for field, i in entry["xnode_union"].items() if field.endswith("_id") and i in integer}
-        yield Operator(
+        yield DelegateOperator(
             kind=entry["xnode_union_type"],
             reads_codes=all(integer[i] for field, i in ids.items() if field != "output_id"),
             writes_codes=integer[ids["output_id"]],

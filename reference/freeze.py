@@ -13,7 +13,7 @@ from torch import nn
 
 from litehrnet_stage2.reference import runtime_rules
 from litehrnet_stage2.reference.contract.manifest import Proof
-from litehrnet_stage2.reference.integer_function import IntegerFunction, Quantization, Tensor
+from litehrnet_stage2.reference.integer_function import IntegerFunction, Quantization, QuantizedTensor
 from litehrnet_stage2.reference.leaves import (
     Leaf,
     QuantAdd,
@@ -120,7 +120,9 @@ def assemble(
     shapes = dict(inputs)
     for node in nodes:
         shapes[node.name] = node.shape(*(shapes[read] for read in node.inputs))
-    tensors = {tensor: Tensor(shape=shape, quantization=quantization[tensor]) for tensor, shape in shapes.items()}
+    tensors = {
+        tensor: QuantizedTensor(shape=shape, quantization=quantization[tensor]) for tensor, shape in shapes.items()
+    }
     return IntegerFunction(name=name, inputs=tuple(inputs), outputs=outputs, tensors=tensors, nodes=tuple(nodes))
 
 

@@ -31,7 +31,7 @@ __all__ = [
     "Codes",
     "IntegerFunction",
     "Quantization",
-    "Tensor",
+    "QuantizedTensor",
     "load",
     "saturate",
     "save",
@@ -50,7 +50,7 @@ MOST_ELEMENTS = 2**31
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tensor:
+class QuantizedTensor:
     """A tensor of int8 codes: its shape for one image, `[1, C, H, W]`, and what its codes mean."""
 
     shape: Shape
@@ -81,7 +81,7 @@ class IntegerFunction:
     name: str
     inputs: tuple[str, ...]
     outputs: Mapping[str, str]
-    tensors: Mapping[str, Tensor]
+    tensors: Mapping[str, QuantizedTensor]
     nodes: tuple[Operator, ...]
 
     def __post_init__(self) -> None:
@@ -109,7 +109,7 @@ class IntegerFunction:
         if not self.outputs or not set(self.outputs.values()) <= set(shapes):
             raise InputError(f"the outputs (={dict(self.outputs)}) must be one or more of the tensors")
 
-    def _tensor(self, name: str, what: str) -> Tensor:
+    def _tensor(self, name: str, what: str) -> QuantizedTensor:
         if name not in self.tensors:
             raise InputError(f"`{name}` {what}, but has no shape and quantisation")
         return self.tensors[name]
@@ -203,7 +203,7 @@ def load(path: Path | BinaryIO) -> IntegerFunction:
             inputs=tuple(graph["inputs"]),
             outputs=dict(graph["outputs"]),
             tensors={
-                name: Tensor(
+                name: QuantizedTensor(
                     shape=tuple(entry["shape"]),
                     quantization=Quantization(np.float32(entry["scale"]), entry["zero_point"]),
                 )

@@ -19,13 +19,13 @@ from litehrnet_stage2.reference.errors import InputError
 from litehrnet_stage2.reference.leaves import QuantAdd, QuantConv, QuantResize, QuantSiLU
 from litehrnet_stage2.reference.quantizers import ActivationQuantizer, Mode, set_mode
 from litehrnet_stage2.reference.stage2 import (
-    Add,
+    Addition,
     ConvBNSiLU,
     Stage2,
     UpProject,
     inner_stage2,
 )
-from litehrnet_stage2.reference.upstream.torch import changes
+from litehrnet_stage2.reference.upstream.torch_2_13 import changes
 
 EXAMPLES = 3
 """How many of the features that it was calibrated on a network keeps."""
@@ -172,7 +172,7 @@ def _replace_leaves(module: nn.Module) -> None:
                 replacement = QuantProjectUp(child)
             case nn.Conv2d():
                 replacement = QuantConv(child)
-            case Add():
+            case Addition():
                 replacement = QuantAdd()
             case _:
                 _replace_leaves(child)

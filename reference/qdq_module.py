@@ -31,7 +31,7 @@ from litehrnet_stage2.reference.operators import (
     SiLU,
     Table,
 )
-from litehrnet_stage2.reference.upstream.torch import quantized_decomposed
+from litehrnet_stage2.reference.upstream.torch_2_13 import quantized_decomposed
 
 _ops = quantized_decomposed()
 Read: TypeAlias = Callable[[str], Tensor]

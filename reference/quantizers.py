@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from litehrnet_stage2.reference.errors import InputError
 from litehrnet_stage2.reference.integer_function import QMAX, QMIN
-from litehrnet_stage2.reference.upstream.torch import fake_quantize_learnable
+from litehrnet_stage2.reference.upstream.torch_2_13 import fake_quantize_learnable
 
 WEIGHT_QMAX = 127  # weights are symmetric, in [-127, 127]
 ZERO_SCALE = 2.0**-40  # of a tensor or weight channel that is constantly zero; freezing raises it as kernels need

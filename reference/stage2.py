@@ -67,7 +67,7 @@ class Stage2(nn.Module):
                 nn.ModuleList([down, nn.Identity()]),
             ]
         )
-        self.fuse_add = nn.ModuleList([Add(), Add()])
+        self.fuse_add = nn.ModuleList([Addition(), Addition()])
         self.smooth = nn.ModuleList([ConvBNSiLU(c1, c1, kernel_size=3), ConvBNSiLU(c2, c2, kernel_size=3)])
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
@@ -142,7 +142,7 @@ class LiteBlock(nn.Module):
         self.expand = ConvBNSiLU(channels, hidden, kernel_size=1)
         self.depthwise = ConvBNSiLU(hidden, hidden, kernel_size=3, groups=hidden)
         self.project = ConvBNSiLU(hidden, channels, kernel_size=1)
-        self.add = Add()
+        self.add = Addition()
 
     def forward(self, x: Tensor) -> Tensor:
         """Return `x + project(depthwise(expand(x)))`."""
@@ -167,7 +167,7 @@ class UpProject(nn.Module):
         return y
 
 
-class Add(nn.Module):
+class Addition(nn.Module):
     """An addition with a name, so that a quantised one can take its place."""
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from litehrnet_stage2.apps import example
-from litehrnet_stage2.converters.bundle import FloatNetwork, write_bundle
+from litehrnet_stage2.converters.write_bundle import FloatNetwork, write_bundle
 from litehrnet_stage2.reference.checkpoint import save_checkpoint
 from litehrnet_stage2.reference.config import Stage2Config
 from litehrnet_stage2.reference.contract.manifest import seal

@@ -28,13 +28,13 @@ import torch.utils.tensorboard
 from rich.console import Console
 
 from litehrnet_stage2.apps.convert import convert_to_bundle
-from litehrnet_stage2.apps.qat.checkpoint import newest_checkpoint
-from litehrnet_stage2.apps.qat.config import QatConfig
 from litehrnet_stage2.apps.qat.data import ShardSource
 from litehrnet_stage2.apps.qat.features import FeatureShards
 from litehrnet_stage2.apps.qat.fine_tune import fine_tune
+from litehrnet_stage2.apps.qat.qat_config import QatConfig
 from litehrnet_stage2.apps.qat.ranks import Ranks
-from litehrnet_stage2.converters import coreml, onnx  # noqa: F401 (the same)
+from litehrnet_stage2.apps.qat.run_checkpoint import newest_checkpoint
+from litehrnet_stage2.converters import to_coreml, to_onnx  # noqa: F401 (the same)
 from litehrnet_stage2.reference.checkpoint import load_checkpoint, save_checkpoint
 from litehrnet_stage2.reference.config import Stage2Config
 from litehrnet_stage2.reference.stage2 import Stage2

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from litehrnet_stage2.apps.landmarks.decoding import STRIDE_PX
-from litehrnet_stage2.apps.landmarks.network import Prediction
+from litehrnet_stage2.apps.landmarks.landmark_net import Prediction
 
 _HEAT_SIGMA_CELLS = 0.8
 _OFFSET_REACH_CELLS = 1.6

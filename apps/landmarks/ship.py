@@ -21,10 +21,10 @@ from safetensors.torch import load_file
 from litehrnet_stage2.apps.landmarks.metrics import TaskMetrics
 from litehrnet_stage2.apps.landmarks.pool import scene_cache
 from litehrnet_stage2.apps.landmarks.train import TrainSettings, train
-from litehrnet_stage2.apps.landmarks.weights import load_stem_and_heads, save_network
-from litehrnet_stage2.apps.qat.config import QatConfig
+from litehrnet_stage2.apps.landmarks.weight_files import load_stem_and_heads, save_network
 from litehrnet_stage2.apps.qat.data import LandmarkSource
 from litehrnet_stage2.apps.qat.fine_tune import QatSummary, fine_tune
+from litehrnet_stage2.apps.qat.qat_config import QatConfig
 from litehrnet_stage2.apps.qat.ranks import join_ranks
 from litehrnet_stage2.reference.checkpoint import load_checkpoint, save_checkpoint
 from litehrnet_stage2.reference.qat import QATStage2

@@ -22,9 +22,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from litehrnet_stage2.apps.landmarks.landmark_net import LandmarkNet, answers
 from litehrnet_stage2.apps.landmarks.loss import task_loss
 from litehrnet_stage2.apps.landmarks.metrics import TaskMetrics, task_metrics
-from litehrnet_stage2.apps.landmarks.network import LandmarkNet, answers
 from litehrnet_stage2.apps.landmarks.pool import TEST_SEED, TRAIN_SEED, Pool, batches, crops, rendered
 
 

@@ -34,7 +34,7 @@ def scenes(count: int, *, split: photographs.Split, seed: int) -> list[Scene]:
 def convert_landmarks(out: Path, *, targets: Sequence[str] = DEFAULT_TARGETS, progress: Progress = silent) -> Manifest:
     """Convert the shipped network: `image`, pixels uint8 `[1,3,256,512]`, to `heat`, `offset` and `real`."""
     from litehrnet_stage2.apps.convert_network import convert_network
-    from litehrnet_stage2.apps.landmarks.weights import SHIPPED, load_network
+    from litehrnet_stage2.apps.landmarks.weight_files import SHIPPED, load_network
 
     progress("rendering scenes to calibrate on")
     images = np.stack([scene.image for scene in scenes(CALIBRATION_SCENES, split="train", seed=0)])

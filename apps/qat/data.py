@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from litehrnet_stage2.apps.landmarks.decoding import STRIDE_PX
+from litehrnet_stage2.apps.landmarks.landmark_net import Heads, Stem
 from litehrnet_stage2.apps.landmarks.loss import task_loss
-from litehrnet_stage2.apps.landmarks.network import Heads, Stem
 from litehrnet_stage2.apps.landmarks.pool import CHOOSING_SEED, TRAIN_SEED, Pool, crops, rendered, scene_cache
-from litehrnet_stage2.apps.qat.config import QatConfig
 from litehrnet_stage2.apps.qat.features import FeatureShards
+from litehrnet_stage2.apps.qat.qat_config import QatConfig
 from litehrnet_stage2.reference.errors import InputError
 
 

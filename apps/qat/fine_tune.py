@@ -22,18 +22,18 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from litehrnet_stage2.apps.qat.checkpoint import (
+from litehrnet_stage2.apps.qat.data import Source
+from litehrnet_stage2.apps.qat.held_out import Figures, HeldOut, Objective, decibel, run_in_parts
+from litehrnet_stage2.apps.qat.log import RunLog, plot
+from litehrnet_stage2.apps.qat.qat_config import QatConfig
+from litehrnet_stage2.apps.qat.ranges import calibrate
+from litehrnet_stage2.apps.qat.ranks import Ranks
+from litehrnet_stage2.apps.qat.run_checkpoint import (
     Checkpoint,
     newest_checkpoint,
     write_checkpoint,
 )
-from litehrnet_stage2.apps.qat.config import QatConfig
-from litehrnet_stage2.apps.qat.data import Source
-from litehrnet_stage2.apps.qat.held_out import Figures, HeldOut, Objective, decibel, run_in_parts
-from litehrnet_stage2.apps.qat.log import RunLog, plot
-from litehrnet_stage2.apps.qat.ranges import calibrate
-from litehrnet_stage2.apps.qat.ranks import Ranks
-from litehrnet_stage2.apps.qat.state import RunState
+from litehrnet_stage2.apps.qat.run_state import RunState
 from litehrnet_stage2.reference.checkpoint import save_checkpoint
 from litehrnet_stage2.reference.errors import InputError, Stage2Error
 from litehrnet_stage2.reference.files import write_whole

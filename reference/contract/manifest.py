@@ -28,7 +28,7 @@ from litehrnet_stage2.reference.contract.codec import CodecError, decode, parse
 from litehrnet_stage2.reference.contract.coverage_contract import Coverage
 from litehrnet_stage2.reference.errors import InputError
 from litehrnet_stage2.reference.files import read_regular
-from litehrnet_stage2.reference.integer_function import IntegerFunction, Quantization, Tensor
+from litehrnet_stage2.reference.integer_function import IntegerFunction, Quantization, QuantizedTensor
 from litehrnet_stage2.reference.quantization import PIXELS
 
 SCHEMA_VERSION = "2.0"
@@ -86,7 +86,7 @@ Specs: TypeAlias = tuple[TensorSpec, ...]
 def border_specs(function: IntegerFunction) -> tuple[Specs, Specs]:
     """The inputs and outputs of a function."""
 
-    def spec(name: str, tensor: Tensor) -> TensorSpec:
+    def spec(name: str, tensor: QuantizedTensor) -> TensorSpec:
         q = tensor.quantization
         kind: Literal["float", "pixels"] = "pixels" if name in function.inputs and q == PIXELS else "float"
         return TensorSpec(name=name, shape=tensor.shape, scale=float(q.scale), zero_point=q.zero_point, kind=kind)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from litehrnet_stage2.reference.operators.add import Add
+from litehrnet_stage2.reference.operators.base import Check, Operator, Shape
 from litehrnet_stage2.reference.operators.concat import Concat
 from litehrnet_stage2.reference.operators.conv import Conv
 from litehrnet_stage2.reference.operators.max_pool import MaxPool
 from litehrnet_stage2.reference.operators.mean import Mean
 from litehrnet_stage2.reference.operators.mul import Mul
 from litehrnet_stage2.reference.operators.nearest import Nearest
-from litehrnet_stage2.reference.operators.operator import Check, Operator, Shape
 from litehrnet_stage2.reference.operators.resize import Resize
 from litehrnet_stage2.reference.operators.silu import SIGMOID, SiLU
 from litehrnet_stage2.reference.operators.table import Table

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from litehrnet_stage2.reference.errors import InputError
-from litehrnet_stage2.reference.operators.operator import Operator, Shape
+from litehrnet_stage2.reference.operators.base import Operator, Shape
 from litehrnet_stage2.reference.quantization import QMAX, QMIN, Codes, Quantization, saturate
 
 LARGEST_ACCUMULATOR = 2**31

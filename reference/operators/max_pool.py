@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from litehrnet_stage2.reference.errors import InputError
-from litehrnet_stage2.reference.operators.operator import Operator, Shape
+from litehrnet_stage2.reference.operators.base import Operator, Shape
 from litehrnet_stage2.reference.quantization import QMIN, Codes, Quantization
 
 

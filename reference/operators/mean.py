@@ -9,7 +9,7 @@ import numpy as np
 
 from litehrnet_stage2.reference import runtime_rules
 from litehrnet_stage2.reference.errors import InputError
-from litehrnet_stage2.reference.operators.operator import Check, Operator, Shape
+from litehrnet_stage2.reference.operators.base import Check, Operator, Shape
 from litehrnet_stage2.reference.quantization import Codes, Quantization, saturate
 
 MOST_CELLS = 2048

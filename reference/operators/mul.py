@@ -10,7 +10,7 @@ import numpy as np
 
 from litehrnet_stage2.reference import runtime_rules
 from litehrnet_stage2.reference.errors import InputError
-from litehrnet_stage2.reference.operators.operator import Check, Operator, Shape
+from litehrnet_stage2.reference.operators.base import Check, Operator, Shape
 from litehrnet_stage2.reference.quantization import Codes, Quantization, saturate
 
 LEAST_MULTIPLIER, MOST_MULTIPLIER = 2.0**-16, 2.0**8  # XNNPACK, qs8 multiplication

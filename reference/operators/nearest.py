@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from litehrnet_stage2.reference.errors import InputError
-from litehrnet_stage2.reference.operators.operator import Operator, Shape
+from litehrnet_stage2.reference.operators.base import Operator, Shape
 from litehrnet_stage2.reference.quantization import Codes, Quantization
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from litehrnet_stage2.reference.errors import InputError
-from litehrnet_stage2.reference.operators.operator import Operator, Shape
+from litehrnet_stage2.reference.operators.base import Operator, Shape
 from litehrnet_stage2.reference.quantization import Codes, Quantization, saturate
 
 TIE_BREAKING_BITS = {2: 12, 4: 15, 8: 17}

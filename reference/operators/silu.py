@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from litehrnet_stage2.reference import runtime_rules
-from litehrnet_stage2.reference.operators.operator import Check, Operator, Shape
+from litehrnet_stage2.reference.operators.base import Check, Operator, Shape
 from litehrnet_stage2.reference.quantization import QMAX, QMIN, Codes, Quantization, saturate
 
 SIGMOID = Quantization(np.float32(1 / 256), -128)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from litehrnet_stage2.reference import runtime_rules
 from litehrnet_stage2.reference.errors import InputError
-from litehrnet_stage2.reference.operators.operator import Check, Operator, Shape
+from litehrnet_stage2.reference.operators.base import Check, Operator, Shape
 from litehrnet_stage2.reference.quantization import QMAX, QMIN, Codes, Quantization, saturate
 
 Floats = NDArray[np.float64]

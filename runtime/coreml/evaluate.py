@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from litehrnet_stage2.reference.errors import InputError
-from litehrnet_stage2.runtime.coreml.mil import MilProgram, Operation, Tensor
+from litehrnet_stage2.runtime.coreml.mil import MilProgram, MilTensor, Operation
 from litehrnet_stage2.runtime.coreml.operators import OPERATORS
 
 Array = NDArray[Any]
@@ -101,7 +101,7 @@ def _operand(value: Array) -> Array | str:
     return value.astype(np.float32) if value.dtype == np.float16 else value
 
 
-def _as_declared(tensor: Tensor, value: Array, what: str) -> Array:
+def _as_declared(tensor: MilTensor, value: Array, what: str) -> Array:
     """`value`, its floats rounded to the declared type; everything else has to be as declared already."""
     fits = len(value.shape) == len(tensor.shape) and all(
         declared in (None, length) for declared, length in zip(tensor.shape, value.shape, strict=True)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from litehrnet_stage2.reference.errors import InputError
 from litehrnet_stage2.runtime.coreml.package import Package
 from litehrnet_stage2.runtime.coreml.proto import message_modules
-from litehrnet_stage2.runtime.coreml.weights import WeightFile
+from litehrnet_stage2.runtime.coreml.weight_blob import WeightFile
 
 # What the specification calls a type, its numpy equal, and the field an immediate value of it is stored in.
 _TYPES: dict[str, tuple[np.dtype[Any], str]] = {
@@ -42,7 +42,7 @@ _LARGEST_LENGTH = 2**31 - 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tensor:
+class MilTensor:
     """A named tensor. A length that is only known when the program runs is `None` in `shape`."""
 
     name: str
@@ -66,7 +66,7 @@ class Operation:
 
     type: str
     arguments: Mapping[str, tuple[str | NDArray[Any], ...]]
-    outputs: tuple[Tensor, ...]
+    outputs: tuple[MilTensor, ...]
 
     def __str__(self) -> str:
         return _describe(self)
@@ -98,8 +98,8 @@ class MilProgram:
         operations: everything but the `const`s; each reads only what is defined before it.
     """
 
-    inputs: tuple[Tensor, ...]
-    outputs: tuple[Tensor, ...]
+    inputs: tuple[MilTensor, ...]
+    outputs: tuple[MilTensor, ...]
     constants: Mapping[str, NDArray[Any]]
     operations: tuple[Operation, ...]
 
@@ -206,9 +206,9 @@ class _Reader:
             outputs=tuple(self.tensor(output) for output in item.outputs),
         )
 
-    def tensor(self, item: Any) -> Tensor:
+    def tensor(self, item: Any) -> MilTensor:
         dtype, shape = self.tensor_type(item.type, repr(item.name))
-        return Tensor(name=item.name, dtype=dtype, shape=shape)
+        return MilTensor(name=item.name, dtype=dtype, shape=shape)
 
     def tensor_type(self, item: Any, where: str) -> tuple[np.dtype[Any], tuple[int | None, ...]]:
         kind = item.WhichOneof("type")

@@ -27,7 +27,7 @@ from litehrnet_stage2.runtime.coreml.spatial import (
 )
 
 Array = NDArray[Any]
-Operator = Callable[..., Array]
+MilOperator = Callable[..., Array]
 
 _CASTS: dict[str, np.dtype[Any]] = {
     "bool": np.dtype(np.bool_),
@@ -207,15 +207,15 @@ def concat(values: tuple[Array, ...], axis: Array, interleave: Array | bool = Fa
     return np.stack(values, index + 1).reshape(shape)
 
 
-def _of_one(function: Callable[[Array], Array]) -> Operator:
+def _of_one(function: Callable[[Array], Array]) -> MilOperator:
     return lambda x: np.asarray(function(x))
 
 
-def _of_two(function: Callable[[Array, Array], Array]) -> Operator:
+def _of_two(function: Callable[[Array, Array], Array]) -> MilOperator:
     return lambda x, y: np.asarray(function(x, y))
 
 
-OPERATORS: Mapping[str, Operator] = MappingProxyType(
+OPERATORS: Mapping[str, MilOperator] = MappingProxyType(
     {
         "abs": _of_one(np.abs),
         "add": _of_two(np.add),

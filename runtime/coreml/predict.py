@@ -96,7 +96,7 @@ class PredictionReply:
 
 
 @dataclass(frozen=True)
-class Prediction:
+class MacPrediction:
     """Outputs float32 `[N,...]` by name, and what the process reported."""
 
     outputs: Mapping[str, NDArray[np.float32]]
@@ -112,7 +112,7 @@ def predict(
     seconds: float = 0.0,
     worker: Sequence[str] = WORKER,
     timeout_s: float = LONGEST_S,
-) -> Prediction:
+) -> MacPrediction:
     """Predict features float32 `[N, in_channels, H, W]`, image by image, in a fresh process.
 
     Raises:
@@ -137,7 +137,7 @@ def predict(
             f"Core ML on {unit}: its process's reply is malformed "
             f"(`{wrong[0]}` is {y.dtype} {list(y.shape)} for {len(features)} images)"
         )
-    return Prediction(outputs, reply)
+    return MacPrediction(outputs, reply)
 
 
 def _ask(request: PredictionRequest, worker: Sequence[str], timeout_s: float) -> Any:

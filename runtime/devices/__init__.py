@@ -9,8 +9,8 @@ from litehrnet_stage2.runtime.devices.device import (
     RunOptions,
     local_device,
 )
+from litehrnet_stage2.runtime.devices.device_errors import DeviceError, MissingToolError, RunnerError
 from litehrnet_stage2.runtime.devices.emulation import CPU_MODELS, prepare_emulation
-from litehrnet_stage2.runtime.devices.errors import DeviceError, MissingToolError, RunnerError
 from litehrnet_stage2.runtime.devices.facts import CoreKind, DeviceFacts
 from litehrnet_stage2.runtime.devices.parse import ACCEPTED, DeviceCheck, check_devices, parse_device
 from litehrnet_stage2.runtime.devices.toolchain import EXECUTORCH_VERSION, RunnerBuild, build_runner

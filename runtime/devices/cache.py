@@ -17,7 +17,7 @@ from pathlib import Path
 from litehrnet_stage2.reference.cache_folder import CacheError, private_folder
 from litehrnet_stage2.reference.files import write_whole
 from litehrnet_stage2.runtime.child import ChildError, run_bounded
-from litehrnet_stage2.runtime.devices.errors import DeviceError
+from litehrnet_stage2.runtime.devices.device_errors import DeviceError
 
 LIST = "sha256.json"
 """In each folder of the cache: the hash of every other file in it."""

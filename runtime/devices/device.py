@@ -18,6 +18,7 @@ from litehrnet_stage2.reference.contract import litert_delegate
 from litehrnet_stage2.reference.errors import InputError
 from litehrnet_stage2.reference.progress import Progress, silent
 from litehrnet_stage2.runtime.child import PYTHON, printable
+from litehrnet_stage2.runtime.devices.device_errors import DeviceError
 from litehrnet_stage2.runtime.devices.emulation import (
     LIBRARY_WHEELS,
     CpuModel,
@@ -25,7 +26,6 @@ from litehrnet_stage2.runtime.devices.emulation import (
     prepare_emulation,
     qemu_program,
 )
-from litehrnet_stage2.runtime.devices.errors import DeviceError
 from litehrnet_stage2.runtime.devices.facts import (
     FACTS_SCRIPT,
     CoreKind,

@@ -11,8 +11,8 @@ from litehrnet_stage2.reference.errors import InputError
 from litehrnet_stage2.reference.progress import Progress, silent
 from litehrnet_stage2.runtime.devices.adb import AdbTransport, describe_adb
 from litehrnet_stage2.runtime.devices.device import Device, EmulatedDevice, local_device
+from litehrnet_stage2.runtime.devices.device_errors import DeviceError
 from litehrnet_stage2.runtime.devices.emulation import CPU_MODELS, qemu_program
-from litehrnet_stage2.runtime.devices.errors import DeviceError
 from litehrnet_stage2.runtime.devices.ssh import SshTransport
 from litehrnet_stage2.runtime.devices.toolchain import find_compiler, find_tool, host_arch
 

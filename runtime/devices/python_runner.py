@@ -46,7 +46,7 @@ class Input(NamedTuple):
     shape: list[int]
 
 
-class Library(Protocol):
+class Engine(Protocol):
     """What runs a file, made with `(threads, settings)`; a missing package is an `ImportError`.
 
     `runtime` is its name and version; `errors` are what `load` and `run` raise where the file is at fault.
@@ -64,7 +64,7 @@ class Library(Protocol):
         """One inference: an array per input to an array per output."""
 
 
-class OnnxRuntime(Library):
+class OnnxRuntime(Engine):
     """Runs an `.onnx`; settings are ONNX Runtime's own keys."""
 
     def __init__(self, threads: int, settings: dict[str, str]) -> None:
@@ -99,7 +99,7 @@ class OnnxRuntime(Library):
         return outputs
 
 
-class LiteRT(Library):
+class LiteRT(Engine):
     """Runs a `.tflite` that XNNPACK takes whole; there are no settings."""
 
     errors = (ValueError, RuntimeError)
@@ -131,7 +131,7 @@ class LiteRT(Library):
         return [self._interpreter.get_tensor(index) for index in self._outputs]
 
 
-LIBRARIES: dict[str, type[Library]] = {"onnxruntime": OnnxRuntime, "litert": LiteRT}
+LIBRARIES: dict[str, type[Engine]] = {"onnxruntime": OnnxRuntime, "litert": LiteRT}
 
 
 class Parser(argparse.ArgumentParser):

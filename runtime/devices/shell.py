@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO
 
 from litehrnet_stage2.runtime.child import as_text, end_with_children
-from litehrnet_stage2.runtime.devices.errors import DeviceError
+from litehrnet_stage2.runtime.devices.device_errors import DeviceError
 from litehrnet_stage2.runtime.devices.transport import Completed, checked_name, run_local
 
 _HOLD = """

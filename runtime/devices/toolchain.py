@@ -13,7 +13,7 @@ from pathlib import Path
 from litehrnet_stage2.reference.cache_folder import cache_root
 from litehrnet_stage2.reference.progress import Progress, silent
 from litehrnet_stage2.runtime.devices.cache import build_once, call, fingerprint
-from litehrnet_stage2.runtime.devices.errors import DeviceError, MissingToolError
+from litehrnet_stage2.runtime.devices.device_errors import DeviceError, MissingToolError
 from litehrnet_stage2.runtime.devices.wheels import wheel
 
 NATIVE_SOURCES = Path(__file__).resolve().parent.parent / "native"

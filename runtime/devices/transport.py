@@ -12,7 +12,7 @@ from typing import BinaryIO, Protocol
 from litehrnet_stage2.reference.errors import InputError
 from litehrnet_stage2.reference.files import open_regular
 from litehrnet_stage2.runtime.child import MOST_OUTPUT_BYTES, ChildError, as_text, run_bounded
-from litehrnet_stage2.runtime.devices.errors import DeviceError
+from litehrnet_stage2.runtime.devices.device_errors import DeviceError
 
 TRANSFER_TIMEOUT_S = 600.0
 """For a file on its way: the runner with its libraries, 30 MB, at half a megabit a second."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from litehrnet_stage2.reference.progress import Progress, silent
 from litehrnet_stage2.runtime.child import PYTHON
 from litehrnet_stage2.runtime.devices.cache import build_once, call, fingerprint
-from litehrnet_stage2.runtime.devices.errors import MissingToolError
+from litehrnet_stage2.runtime.devices.device_errors import MissingToolError
 
 
 @dataclass(frozen=True, kw_only=True)

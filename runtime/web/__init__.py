@@ -1,9 +1,9 @@
 """The fifth runtime, web: onnxruntime-web in a browser that opens a page of this machine."""
 
 from litehrnet_stage2.runtime.web.golden_codes import GoldenCodes
-from litehrnet_stage2.runtime.web.protocol import Model, Plan, ProtocolError, Report
+from litehrnet_stage2.runtime.web.page_files import site_files
+from litehrnet_stage2.runtime.web.protocol import Model, PagePlan, ProtocolError, Report
 from litehrnet_stage2.runtime.web.server import File, Limits, WebServer
-from litehrnet_stage2.runtime.web.site import site_files
 from litehrnet_stage2.runtime.web.visits import Visit, Visits
 
 __all__ = [
@@ -11,7 +11,7 @@ __all__ = [
     "GoldenCodes",
     "Limits",
     "Model",
-    "Plan",
+    "PagePlan",
     "ProtocolError",
     "Report",
     "Visit",

@@ -45,7 +45,7 @@ class Model:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class PagePlan:
     """How a page takes times.
 
     Attributes:
@@ -106,7 +106,7 @@ class Report:
     failure: str | None
 
 
-def job(title: str, codes: GoldenCodes, models: Mapping[str, Model], plan: Plan) -> bytes:
+def job(title: str, codes: GoldenCodes, models: Mapping[str, Model], plan: PagePlan) -> bytes:
     """`job.json`: what the page has to know of the bundle."""
     values = {
         "title": title,

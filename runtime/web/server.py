@@ -74,7 +74,7 @@ class File:
 
 
 @dataclass(frozen=True)
-class Reply:
+class Response:
     """What is answered to a post."""
 
     status: http.HTTPStatus
@@ -94,7 +94,7 @@ class Post:
 
     most: int
     least: int
-    handle: Callable[[bytes, str], Reply]
+    handle: Callable[[bytes, str], Response]
 
 
 class WebServer(ThreadingHTTPServer):
@@ -213,27 +213,27 @@ class _Handler(BaseHTTPRequestHandler):
         path = self._inside()
         file = None if path is None else self.server.files.get(path)
         if file is None:
-            self._answer(Reply(http.HTTPStatus.NOT_FOUND))
+            self._answer(Response(http.HTTPStatus.NOT_FOUND))
             return
-        self._answer(Reply(http.HTTPStatus.OK, file.content, file.media_type), encoding=file.encoding)
+        self._answer(Response(http.HTTPStatus.OK, file.content, file.media_type), encoding=file.encoding)
 
     def do_POST(self) -> None:
         """A body of an allowed size, to one of the places."""
         path = self._inside()
         post = None if path is None else self.server.route(path)
         if post is None:
-            self._answer(Reply(http.HTTPStatus.NOT_FOUND))
+            self._answer(Response(http.HTTPStatus.NOT_FOUND))
             return
         length = self.headers.get("Content-Length", "")
         if not (length.isascii() and length.isdigit()) or "Transfer-Encoding" in self.headers:
-            self._answer(Reply(http.HTTPStatus.LENGTH_REQUIRED))
+            self._answer(Response(http.HTTPStatus.LENGTH_REQUIRED))
             return
         size = int(length[:12])
         if size > post.most:
-            self._answer(Reply(http.HTTPStatus.REQUEST_ENTITY_TOO_LARGE))
+            self._answer(Response(http.HTTPStatus.REQUEST_ENTITY_TOO_LARGE))
             return
         if size < post.least:
-            self._answer(Reply(http.HTTPStatus.BAD_REQUEST))
+            self._answer(Response(http.HTTPStatus.BAD_REQUEST))
             return
         body = self.rfile.read(size)
         if len(body) == size:
@@ -244,7 +244,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         """An error that the library found (a malformed request, an unknown method), without its page."""
-        self._answer(Reply(http.HTTPStatus(code)))
+        self._answer(Response(http.HTTPStatus(code)))
 
     def _inside(self) -> str | None:
         """The path behind the token; None for whoever may not ask."""
@@ -271,7 +271,7 @@ class _Handler(BaseHTTPRequestHandler):
         local = ipaddress.ip_address(str(self.connection.getsockname()[0]).partition("%")[0])
         return self.server.scheme == "https" or local.is_loopback
 
-    def _answer(self, reply: Reply, *, encoding: str | None = None) -> None:
+    def _answer(self, reply: Response, *, encoding: str | None = None) -> None:
         self.close_connection = True
         self.send_response_only(reply.status)
         for name, value in (HEADERS | ISOLATED if self._secure() else HEADERS).items():

@@ -15,7 +15,7 @@ from litehrnet_stage2.runtime.parity import OutputParity
 from litehrnet_stage2.runtime.program import Codes
 from litehrnet_stage2.runtime.web.golden_codes import GoldenCodes
 from litehrnet_stage2.runtime.web.protocol import REPORT_BYTES, Model, ProtocolError, Report, printable, read_report
-from litehrnet_stage2.runtime.web.server import Post, Reply
+from litehrnet_stage2.runtime.web.server import Post, Response
 
 PASSES = ("before", "after")
 """Codes are sent before the timing, and again after it."""
@@ -85,17 +85,17 @@ class Visits:
         size = self._codes.answer_bytes
         return Post(size, size, lambda body, _: self._compare(visit, which, model, int(index), body))
 
-    def _begin(self, user_agent: str) -> Reply:
+    def _begin(self, user_agent: str) -> Response:
         now = time.monotonic()
         visit = Visit(secrets.token_urlsafe(12), printable(user_agent, 300), now)
         with self._lock:
             self._open = {name: one for name, one in self._open.items() if now - one.seen < ABANDONED_S}
             if len(self._open) >= OPEN:
-                return Reply(HTTPStatus.SERVICE_UNAVAILABLE)
+                return Response(HTTPStatus.SERVICE_UNAVAILABLE)
             self._open[visit.id] = visit
         return _json({"visit": visit.id})
 
-    def _compare(self, visit: Visit, which: str, model: str, index: int, body: bytes) -> Reply:
+    def _compare(self, visit: Visit, which: str, model: str, index: int, body: bytes) -> Response:
         found = self._codes.split(body)
         compared = self._codes.compare_one(index, found)
         mismatches = sum(output.mismatches for output in compared)
@@ -109,7 +109,7 @@ class Visits:
                     kept[index] = found
         return _json({"mismatches": mismatches})
 
-    def _report(self, visit: Visit, body: bytes) -> Reply:
+    def _report(self, visit: Visit, body: bytes) -> Response:
         try:
             report = read_report(body, self._models)
             self._check_complete(visit, report)
@@ -118,7 +118,7 @@ class Visits:
         with self._reporting:
             with self._lock:
                 if self._open.pop(visit.id, None) is None:
-                    return Reply(HTTPStatus.NOT_FOUND)
+                    return Response(HTTPStatus.NOT_FOUND)
             return _json(self._on_report(visit, report))
 
     def _check_complete(self, visit: Visit, report: Report) -> None:
@@ -133,5 +133,5 @@ class Visits:
                     )
 
 
-def _json(values: Mapping[str, object], status: HTTPStatus = HTTPStatus.OK) -> Reply:
-    return Reply(status, json.dumps(values).encode())
+def _json(values: Mapping[str, object], status: HTTPStatus = HTTPStatus.OK) -> Response:
+    return Response(status, json.dumps(values).encode())

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 from litehrnet_stage2.reference.lazy import importer
 
 if TYPE_CHECKING:
+    from litehrnet_stage2.apps.check_bundle import check_bundle
     from litehrnet_stage2.apps.convert import convert_to_bundle as convert
     from litehrnet_stage2.apps.convert_network import convert_network
     from litehrnet_stage2.apps.evaluation import evaluate
-    from litehrnet_stage2.apps.parity import check_bundle
     from litehrnet_stage2.apps.qat.features import capture_features
     from litehrnet_stage2.reference.checkpoint import load_checkpoint, save_checkpoint
     from litehrnet_stage2.reference.config import Stage2Config
@@ -40,7 +40,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _HOME = {
     "convert": "apps.convert:convert_to_bundle",
-    "check_bundle": "apps.parity",
+    "check_bundle": "apps.check_bundle",
     "convert_network": "apps.convert_network",
     "quantize": "reference.network",
     "Bundle": "runtime.bundle",

@@ -15,12 +15,12 @@ from PIL import Image
 from litehrnet_stage2.apps.landmarks import photographs, scene
 from litehrnet_stage2.apps.landmarks.decoding import locate, named_marker
 from litehrnet_stage2.apps.landmarks.drawing import FOUND, draw_answer
+from litehrnet_stage2.apps.landmarks.landmark_net import LandmarkNet, Prediction
 from litehrnet_stage2.apps.landmarks.loss import task_loss
 from litehrnet_stage2.apps.landmarks.metrics import task_metrics
-from litehrnet_stage2.apps.landmarks.network import LandmarkNet, Prediction
 from litehrnet_stage2.apps.landmarks.pool import Pool, crops, rendered
 from litehrnet_stage2.apps.landmarks.train import TrainSettings, learning_rate_factor, train
-from litehrnet_stage2.apps.landmarks.weights import SHIPPED, load_network, save_network
+from litehrnet_stage2.apps.landmarks.weight_files import SHIPPED, load_network, save_network
 
 
 def _photographs() -> tuple[np.ndarray, ...]:

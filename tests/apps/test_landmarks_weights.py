@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from litehrnet_stage2.apps.evaluation import evaluate
+from litehrnet_stage2.apps.landmarks.landmark_net import answers
 from litehrnet_stage2.apps.landmarks.metrics import task_metrics
-from litehrnet_stage2.apps.landmarks.network import answers
 from litehrnet_stage2.apps.landmarks.pool import TEST_SEED, Pool, batches, rendered
-from litehrnet_stage2.apps.landmarks.report import StemBatches, compare, through_heads, write_report
-from litehrnet_stage2.apps.landmarks.weights import SHIPPED, load_network, load_stem_and_heads
+from litehrnet_stage2.apps.landmarks.task_report import StemBatches, compare, through_heads, write_report
+from litehrnet_stage2.apps.landmarks.weight_files import SHIPPED, load_network, load_stem_and_heads
 from litehrnet_stage2.reference.checkpoint import load_checkpoint
 from litehrnet_stage2.reference.freeze import freeze
 from litehrnet_stage2.reference.qat import QATStage2

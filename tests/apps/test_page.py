@@ -20,7 +20,7 @@ from litehrnet_stage2.apps.landmarks.decoding import find_decoys, locate
 from litehrnet_stage2.apps.serve import page_files
 from litehrnet_stage2.reference.contract.manifest import TensorSpec
 from litehrnet_stage2.reference.integer_function import Quantization
-from litehrnet_stage2.runtime.web import GoldenCodes, Model, Plan, Visits, WebServer, site_files
+from litehrnet_stage2.runtime.web import GoldenCodes, Model, PagePlan, Visits, WebServer, site_files
 
 if TYPE_CHECKING:
     from tests.apps.conftest import Driven  # for the type alone
@@ -101,7 +101,7 @@ def served(landmark_model: bytes) -> Iterator[str]:
     server = WebServer(
         ("127.0.0.1", 0),
         token=secrets.token_urlsafe(16),
-        files=site_files(page_files(), "landmarks", codes, models, Plan()),
+        files=site_files(page_files(), "landmarks", codes, models, PagePlan()),
         route=Visits(codes, models, lambda visit, report: {}).route,
     )
     threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()

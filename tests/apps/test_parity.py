@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from litehrnet_stage2.apps import parity
+from litehrnet_stage2.apps import check_bundle
 from litehrnet_stage2.reference.golden import codes_sha256
 from litehrnet_stage2.runtime import Bundle, check_parity, open_session
 from litehrnet_stage2.runtime.devices import DeviceFacts
@@ -131,6 +131,6 @@ def test_names_from_a_file_or_a_device_are_shown_as_they_are(
         outputs={"[/]y": result.outputs["y1"]},
         device=DeviceFacts(device="[/]d", emulated=False, arch="[b]"),
     )
-    parity.show([odd])
+    check_bundle.show([odd])
     shown = capsys.readouterr().out
     assert all(text in shown for text in ("[/]1", "[/]y", "[/]d", "[b]"))

@@ -20,16 +20,16 @@ from safetensors.torch import load_file
 from torch import nn
 
 from litehrnet_stage2.apps.landmarks.pool import rendered
-from litehrnet_stage2.apps.landmarks.weights import SHIPPED, load_stem_and_heads
-from litehrnet_stage2.apps.qat.checkpoint import newest_checkpoint
-from litehrnet_stage2.apps.qat.config import QatConfig
+from litehrnet_stage2.apps.landmarks.weight_files import SHIPPED, load_stem_and_heads
 from litehrnet_stage2.apps.qat.data import ShardSource
 from litehrnet_stage2.apps.qat.features import FeatureShards
 from litehrnet_stage2.apps.qat.fine_tune import QatError, QatSummary, fine_tune
 from litehrnet_stage2.apps.qat.held_out import HeldOut, Objective, run_in_parts
 from litehrnet_stage2.apps.qat.log import COLUMNS, read_rows
+from litehrnet_stage2.apps.qat.qat_config import QatConfig
 from litehrnet_stage2.apps.qat.ranges import calibrate
 from litehrnet_stage2.apps.qat.ranks import Ranks
+from litehrnet_stage2.apps.qat.run_checkpoint import newest_checkpoint
 from litehrnet_stage2.reference.checkpoint import load_checkpoint, read_card, save_checkpoint
 from litehrnet_stage2.reference.config import Stage2Config
 from litehrnet_stage2.reference.qat import QATStage2
@@ -76,7 +76,7 @@ def _run(data: Path, out: Path, *, resume: bool = False, console: Console | None
 def _command(data: Path, out: Path, *extra: str, **knobs: object) -> list[str]:
     sets = [part for name, value in (SMALL | knobs).items() for part in ("--set", f"{name}={value}")]
     return [
-        *("-m", "litehrnet_stage2.apps.qat.cli", "--features", str(data / "[ab].npy")),
+        *("-m", "litehrnet_stage2.apps.qat.command", "--features", str(data / "[ab].npy")),
         *("--teacher", str(data / "teacher.safetensors"), "--out", str(out), *sets, *extra),
     ]
 

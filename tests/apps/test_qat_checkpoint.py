@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from litehrnet_stage2.apps.qat.checkpoint import Checkpoint, newest_checkpoint, write_checkpoint
+from litehrnet_stage2.apps.qat.run_checkpoint import Checkpoint, newest_checkpoint, write_checkpoint
 
 
 def _write(folder: Path, step: int, keep: int = 3) -> None:

@@ -13,7 +13,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from litehrnet_stage2.apps import console
-from litehrnet_stage2.apps.qat.cli import register
+from litehrnet_stage2.apps.qat.command import register
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def app() -> typer.Typer:
 
 def test_the_commands_import_nothing_heavy_until_they_run() -> None:
     script = (
-        "import sys, litehrnet_stage2.apps.qat.cli\n"
+        "import sys, litehrnet_stage2.apps.qat.command\n"
         "print([m for m in ('torch', 'numpy', 'matplotlib', 'scipy', 'PIL') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
@@ -49,7 +49,7 @@ def test_help_shows_every_option_and_examples(app: typer.Typer) -> None:
     ],
 )
 def test_a_mistake_ends_with_2_and_one_sentence(tmp_path: Path, arguments: list[str], message: str) -> None:
-    command = [sys.executable, "-m", "litehrnet_stage2.apps.qat.cli", "--out", str(tmp_path / "out"), *arguments]
+    command = [sys.executable, "-m", "litehrnet_stage2.apps.qat.command", "--out", str(tmp_path / "out"), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert message in done.stderr.replace("\n", " ")

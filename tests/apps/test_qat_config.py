@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from litehrnet_stage2.apps import qat
-from litehrnet_stage2.apps.qat.config import QatConfig, read_config
+from litehrnet_stage2.apps.qat.qat_config import QatConfig, read_config
 
 DOCUMENTED = Path(qat.__path__[0]) / "qat.toml"
 

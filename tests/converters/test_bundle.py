@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from litehrnet_stage2.converters import onnx
-from litehrnet_stage2.converters.bundle import FloatNetwork, write_bundle
+from litehrnet_stage2.converters import to_onnx
 from litehrnet_stage2.converters.coverage import CoverageError
+from litehrnet_stage2.converters.write_bundle import FloatNetwork, write_bundle
 from litehrnet_stage2.reference.contract.manifest import BundleError, Manifest
 from litehrnet_stage2.reference.freeze import Proof
 from litehrnet_stage2.reference.integer_function import IntegerFunction
@@ -140,7 +140,7 @@ def test_a_converter_that_fails_midway_leaves_what_was_there(
     if before == "bundle":
         write(tmp_path / "bundle")
     left = content(tmp_path)
-    monkeypatch.setattr(onnx, "convert", failing)
+    monkeypatch.setattr(to_onnx, "convert", failing)
     with pytest.raises(CoverageError):
         write(tmp_path / "bundle", images=2)
     assert content(tmp_path) == left
@@ -219,13 +219,13 @@ def test_features_of_a_wrong_shape_are_refused_before_anything_is_written(
 def test_what_appears_at_the_place_during_the_conversion_is_not_overwritten(
     write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    convert = onnx.convert
+    convert = to_onnx.convert
 
     def slow(*arguments: Any) -> Any:
         _thesis(tmp_path / "bundle")
         return convert(*arguments)
 
-    monkeypatch.setattr(onnx, "convert", slow)
+    monkeypatch.setattr(to_onnx, "convert", slow)
     with pytest.raises(BundleError, match="exists and is no bundle"):
         write(tmp_path / "bundle")
     assert content(tmp_path) == {"bundle/thesis.txt": b"years"}
@@ -234,16 +234,16 @@ def test_what_appears_at_the_place_during_the_conversion_is_not_overwritten(
 SLOW = """
 import sys, time
 from pathlib import Path
-from litehrnet_stage2.converters import onnx
+from litehrnet_stage2.converters import to_onnx
 from litehrnet_stage2.apps import cli
 
-original = onnx.convert
+original = to_onnx.convert
 def convert(function, path, deployment):
     coverage = original(function, path, deployment)
     print("written", flush=True)
     time.sleep(60)
     return coverage
-onnx.convert = convert
+to_onnx.convert = convert
 sys.argv = ["stage2", "convert", "--targets", "onnx,coreml", *sys.argv[1:]]
 cli.main()
 """

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from litehrnet_stage2.converters import coreml
+from litehrnet_stage2.converters import to_coreml
 from litehrnet_stage2.converters.coverage import CoverageError
 from litehrnet_stage2.converters.targets import Deployment
 from litehrnet_stage2.reference.integer_function import IntegerFunction, Quantization
@@ -69,10 +69,12 @@ def test_every_convolution_has_int8_weights_of_scale_one_so_that_sums_are_whole(
 def test_an_operator_too_many_fails_the_conversion_and_writes_nothing(
     small_function: IntegerFunction, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = coreml._conv
-    monkeypatch.setitem(coreml.LOWER, Conv, lambda body, node: coreml.mb.add(x=original(body, node), y=np.float32(1)))
+    original = to_coreml._conv
+    monkeypatch.setitem(
+        to_coreml.LOWER, Conv, lambda body, node: to_coreml.mb.add(x=original(body, node), y=np.float32(1))
+    )
     with pytest.raises(CoverageError, match=r"coreml: .* add under `int8`, where the contract has"):
-        coreml.convert(small_function, tmp_path / "stage2.mlpackage", SMALL)
+        to_coreml.convert(small_function, tmp_path / "stage2.mlpackage", SMALL)
     assert not (tmp_path / "stage2.mlpackage").exists()
 
 
@@ -80,8 +82,8 @@ def test_float_weights_fail_the_conversion(
     small_function: IntegerFunction, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def constant(**arguments: Any) -> Any:
-        return coreml.mb.const(val=arguments["quantized_data"].astype(np.float32))
+        return to_coreml.mb.const(val=arguments["quantized_data"].astype(np.float32))
 
-    monkeypatch.setattr(coreml.mb, "constexpr_affine_dequantize", constant)
+    monkeypatch.setattr(to_coreml.mb, "constexpr_affine_dequantize", constant)
     with pytest.raises(CoverageError, match="coreml: 0 conv under `int8`, where the contract has 14"):
-        coreml.convert(small_function, tmp_path / "stage2.mlpackage", SMALL)
+        to_coreml.convert(small_function, tmp_path / "stage2.mlpackage", SMALL)

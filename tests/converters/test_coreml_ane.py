@@ -11,13 +11,13 @@ import torch
 from numpy.typing import NDArray
 
 from litehrnet_stage2.apps import example
+from litehrnet_stage2.apps.landmarks.landmark_net import Prediction, answers
 from litehrnet_stage2.apps.landmarks.metrics import TaskMetrics, task_metrics
-from litehrnet_stage2.apps.landmarks.network import Prediction, answers
 from litehrnet_stage2.apps.landmarks.pool import TEST_SEED, batches, rendered
-from litehrnet_stage2.apps.landmarks.weights import SHIPPED, load_stem_and_heads
-from litehrnet_stage2.converters import coreml_ane
-from litehrnet_stage2.converters.bundle import write_bundle
+from litehrnet_stage2.apps.landmarks.weight_files import SHIPPED, load_stem_and_heads
+from litehrnet_stage2.converters import to_coreml_ane
 from litehrnet_stage2.converters.targets import Deployment
+from litehrnet_stage2.converters.write_bundle import write_bundle
 from litehrnet_stage2.reference.checkpoint import load_checkpoint
 from litehrnet_stage2.reference.freeze import freeze
 from litehrnet_stage2.reference.integer_function import IntegerFunction
@@ -146,7 +146,7 @@ def test_ios17_and_ios18_write_weights_differently_and_compute_the_same(
     shipped: IntegerFunction, program: MilProgram, features: NDArray[np.float32], tmp_path: Path
 ) -> None:
     deployment = Deployment(coreml_target="iOS18")
-    coreml_ane.convert(shipped, tmp_path / "ios18.mlpackage", deployment)
+    to_coreml_ane.convert(shipped, tmp_path / "ios18.mlpackage", deployment)
     newer = MilProgram.load(tmp_path / "ios18.mlpackage")
     assert program.operator_counts()["constexpr_affine_dequantize"] == 20
     assert newer.operator_counts()["constexpr_blockwise_shift_scale"] == 20
@@ -160,7 +160,7 @@ def trained(features: NDArray[np.float32], tmp_path_factory: pytest.TempPathFact
     network = train_for_neural_engine(tuned()).eval()
     function = freeze(network)[0]
     path = tmp_path_factory.mktemp("trained") / "stage2-ane.mlpackage"
-    coreml_ane.convert(function, path, Deployment())
+    to_coreml_ane.convert(function, path, Deployment())
     fake_quantised = call(network, features)
     set_mode(network, Mode.FLOAT)
     return Trained(

@@ -13,7 +13,7 @@ from executorch.backends.xnnpack.partition.config.generic_node_configs import Si
 from executorch.exir._serialize._program import deserialize_pte_binary
 from executorch.exir.schema import DelegateCall
 
-from litehrnet_stage2.converters import executorch, xnnpack_lowering
+from litehrnet_stage2.converters import to_executorch, xnnpack_lowering
 from litehrnet_stage2.converters.coverage import Coverage, CoverageError
 from litehrnet_stage2.converters.targets import Deployment
 from litehrnet_stage2.reference.config import Stage2Config
@@ -67,7 +67,7 @@ def test_an_operator_left_in_float_fails_the_conversion_and_writes_nothing(
     """With the stock configurations XNNPACK converts to float32 and back around each sigmoid, without a word."""
     monkeypatch.setattr(xnnpack_lowering, "CONFIGS", configs)
     with pytest.raises(CoverageError, match=message):
-        executorch.convert(without_blocks, tmp_path / "stage2.pte", SMALL)
+        to_executorch.convert(without_blocks, tmp_path / "stage2.pte", SMALL)
     assert not (tmp_path / "stage2.pte").exists()
 
 
@@ -81,13 +81,13 @@ def test_converting_again_in_another_process_gives_the_same_bytes(
     save(small_function, tmp_path / "function.npz")
     done = python(
         "import sys; from pathlib import Path\n"
-        "from litehrnet_stage2.converters import executorch, onnx\n"
+        "from litehrnet_stage2.converters import to_executorch, to_onnx\n"
         "from litehrnet_stage2.converters.targets import Deployment\n"
         "from litehrnet_stage2.reference.integer_function import load\n"
         "folder = Path(sys.argv[1]); function = load(folder / 'function.npz')\n"
         "deployment = Deployment()\n"
-        "executorch.convert(function, folder / 'stage2.pte', deployment)\n"
-        "onnx.convert(function, folder / 'stage2.onnx', deployment)\n",
+        "to_executorch.convert(function, folder / 'stage2.pte', deployment)\n"
+        "to_onnx.convert(function, folder / 'stage2.onnx', deployment)\n",
         tmp_path,
         PYTHONHASHSEED="12345",
     )

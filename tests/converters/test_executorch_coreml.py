@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from executorch.exir._serialize._program import deserialize_pte_binary
 
-from litehrnet_stage2.converters.executorch_coreml import _repack, unpack
+from litehrnet_stage2.converters.to_executorch_coreml import _repack, unpack
 from litehrnet_stage2.runtime import Bundle
 from litehrnet_stage2.runtime.coreml import MilProgram, evaluate
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from litehrnet_stage2.converters import executorch_codes, onnx_codes
+from litehrnet_stage2.converters import to_executorch_codes, to_onnx_codes
 from litehrnet_stage2.converters.targets import Deployment
 from litehrnet_stage2.reference import runtime_rules
 from litehrnet_stage2.reference.contract.artifacts import ARTIFACTS
@@ -20,8 +20,8 @@ from litehrnet_stage2.runtime.border import BorderProgram
 from litehrnet_stage2.runtime.program import open_program
 
 CONVERTERS: dict[str, Callable[..., object]] = {
-    "executorch-codes": executorch_codes.convert,
-    "onnx-codes": onnx_codes.convert,
+    "executorch-codes": to_executorch_codes.convert,
+    "onnx-codes": to_onnx_codes.convert,
 }
 RUNTIMES = [("executorch-codes", "XNNPACK"), ("onnx-codes", "MLAS")]
 SEEDS = range(8)

@@ -13,19 +13,19 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from numpy.typing import NDArray
 
-from litehrnet_stage2.converters import litert, litert_codes, litert_lowering, tflite_file
+from litehrnet_stage2.converters import litert_lowering, tflite_file, to_litert, to_litert_codes
 from litehrnet_stage2.converters.coverage import CoverageError
 from litehrnet_stage2.converters.targets import Deployment
 from litehrnet_stage2.reference import golden
 from litehrnet_stage2.reference.config import Stage2Config
 from litehrnet_stage2.reference.freeze import freeze
-from litehrnet_stage2.reference.integer_function import IntegerFunction, Quantization, Tensor
+from litehrnet_stage2.reference.integer_function import IntegerFunction, Quantization, QuantizedTensor
 from litehrnet_stage2.reference.lowering import LoweringError
 from litehrnet_stage2.reference.operators import Conv, Resize
 from litehrnet_stage2.reference.qat import QATStage2
 from litehrnet_stage2.reference.stage2 import Stage2
 
-BUILDERS = {"codes": litert.build_codes, "float": litert.build}
+BUILDERS = {"codes": to_litert.build_codes, "float": to_litert.build}
 
 
 def codes_of(content: bytes, function: IntegerFunction, given: dict[str, NDArray[np.int8]]) -> dict[str, NDArray]:
@@ -58,8 +58,8 @@ def check(function: IntegerFunction) -> None:
 
 def test_coverage_counts_every_operator_of_the_specification_in_int8(function: IntegerFunction, tmp_path: Path) -> None:
     int8 = {"CONV_2D": 14, "DEPTHWISE_CONV_2D": 6, "LOGISTIC": 16, "MUL": 16, "ADD": 6, "RESIZE_BILINEAR": 1}
-    floats = litert.convert(function, tmp_path / "stage2.tflite", Deployment())
-    codes = litert_codes.convert(function, tmp_path / "stage2-codes.tflite", Deployment())
+    floats = to_litert.convert(function, tmp_path / "stage2.tflite", Deployment())
+    codes = to_litert_codes.convert(function, tmp_path / "stage2-codes.tflite", Deployment())
     for coverage in (floats, codes):
         assert (coverage.int8, coverage.floating, coverage.partitions) == (int8, {}, 1)
     assert floats.boundary == {"QUANTIZE": 1, "DEQUANTIZE": 2}
@@ -128,9 +128,9 @@ def test_any_convolution_and_resize_gives_the_golden_codes(change: dict[str, obj
             inputs=("x",),
             outputs={"y": "conv", "again": "conv", "given": "x", **{node.name: node.name for node in resizes}},
             tensors={
-                "x": Tensor(shape=(1, 6, 11, 14), quantization=Quantization(np.float32(0.05), 3)),
-                "conv": Tensor(shape=shape, quantization=out),
-                **{node.name: Tensor(shape=node.shape(shape), quantization=out) for node in resizes},
+                "x": QuantizedTensor(shape=(1, 6, 11, 14), quantization=Quantization(np.float32(0.05), 3)),
+                "conv": QuantizedTensor(shape=shape, quantization=out),
+                **{node.name: QuantizedTensor(shape=node.shape(shape), quantization=out) for node in resizes},
             },
             nodes=(conv, *resizes),
         )
@@ -167,7 +167,7 @@ def test_the_border_and_the_signature_have_the_functions_names(
 
 
 def test_weights_biases_and_scales_are_those_of_the_function(small_function: IntegerFunction) -> None:
-    interpreter = Interpreter(model_content=litert.build_codes(small_function))
+    interpreter = Interpreter(model_content=to_litert.build_codes(small_function))
     interpreter.allocate_tensors()
     stored = {tensor["name"]: tensor for tensor in interpreter.get_tensor_details()}
     for node in small_function.nodes:
@@ -186,7 +186,7 @@ def test_a_kind_without_an_exact_form_is_refused_by_name(
 ) -> None:
     monkeypatch.setattr(litert_lowering, "LOWER", {Conv: litert_lowering.LOWER[Conv]})
     with pytest.raises(LoweringError, match=r"LiteRT has no exact form of Add \(`.*`\), Resize \(`.*`\), SiLU \(`"):
-        litert.convert(small_function, tmp_path / "stage2.tflite", Deployment())
+        to_litert.convert(small_function, tmp_path / "stage2.tflite", Deployment())
     assert not (tmp_path / "stage2.tflite").exists()
 
 
@@ -206,7 +206,7 @@ def test_an_operator_left_in_float_fails_the_conversion_and_writes_nothing(
 ) -> None:
     monkeypatch.setattr(litert_lowering, "LOWER", {**litert_lowering.LOWER, Resize: _float_resize})
     with pytest.raises(CoverageError, match="litert: 0 RESIZE_BILINEAR under `int8`, where the contract has 1"):
-        litert.convert(small_function, tmp_path / "stage2.tflite", Deployment())
+        to_litert.convert(small_function, tmp_path / "stage2.tflite", Deployment())
     assert not (tmp_path / "stage2.tflite").exists()
 
 
@@ -223,7 +223,7 @@ def test_an_operator_outside_of_the_delegate_fails_the_conversion_and_writes_not
     monkeypatch.setitem(tflite_file.VERSIONS, "RESIZE_NEAREST_NEIGHBOR", 2)
     monkeypatch.setattr(litert_lowering, "LOWER", {**litert_lowering.LOWER, Resize: _nearest})
     with pytest.raises(CoverageError, match="XNNPACK"):
-        litert.convert(small_function, tmp_path / "stage2.tflite", Deployment())
+        to_litert.convert(small_function, tmp_path / "stage2.tflite", Deployment())
     assert not (tmp_path / "stage2.tflite").exists()
 
 
@@ -232,7 +232,7 @@ def test_without_xnnpack_the_same_file_is_another_function(function: IntegerFunc
     codes = np.random.default_rng(6).integers(-128, 128, (1, 32, 64, 128)).astype(np.int8)
     due = golden.evaluate(function, codes)
     interpreter = Interpreter(
-        model_content=litert.build_codes(function),
+        model_content=to_litert.build_codes(function),
         experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
     )
     interpreter.allocate_tensors()

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from litehrnet_stage2.converters import coreml, executorch_codes, litert_codes, onnx_codes
+from litehrnet_stage2.converters import to_coreml, to_executorch_codes, to_litert_codes, to_onnx_codes
 from litehrnet_stage2.converters.targets import Deployment
 from litehrnet_stage2.reference import golden
 from litehrnet_stage2.reference.contract.artifacts import ARTIFACTS
@@ -38,9 +38,9 @@ def _small_networks() -> ModuleType:
 
 small = _small_networks()
 CONVERTERS = {
-    "executorch-codes": executorch_codes.convert,
-    "litert-codes": litert_codes.convert,
-    "onnx-codes": onnx_codes.convert,
+    "executorch-codes": to_executorch_codes.convert,
+    "litert-codes": to_litert_codes.convert,
+    "onnx-codes": to_onnx_codes.convert,
 }
 
 
@@ -81,7 +81,7 @@ def test_every_runtime_gives_the_golden_codes(
 
 def test_core_ml_gives_the_golden_codes(converted: tuple[nn.Module, IntegerFunction], tmp_path: Path) -> None:
     _, function = converted
-    coreml.convert(function, tmp_path / "network.mlpackage", Deployment())
+    to_coreml.convert(function, tmp_path / "network.mlpackage", Deployment())
     codes = np.random.default_rng(0).integers(-128, 128, (1, 3, 32, 32)).astype(np.int8)
     x = function.input_quantization.dequantize(codes)
     found = evaluate(MilProgram.load(tmp_path / "network.mlpackage"), {"image": x})

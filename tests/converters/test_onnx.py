@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 
-from litehrnet_stage2.converters import onnx as converter
+from litehrnet_stage2.converters import to_onnx as converter
 from litehrnet_stage2.converters.coverage import CoverageError
 from litehrnet_stage2.converters.targets import Deployment
 from litehrnet_stage2.reference.freeze import assemble

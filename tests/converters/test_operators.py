@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from litehrnet_stage2.converters import coreml, executorch_codes, litert_codes, onnx_codes
+from litehrnet_stage2.converters import to_coreml, to_executorch_codes, to_litert_codes, to_onnx_codes
 from litehrnet_stage2.converters.targets import Deployment
 from litehrnet_stage2.reference import golden
 from litehrnet_stage2.reference.contract.artifacts import ARTIFACTS
@@ -147,13 +147,13 @@ def test_litert_refuses_what_it_cannot_give_exactly(tmp_path: Path) -> None:
     """A pooling that skips cells, which XNNPACK does not take."""
     skipping = MaxPool(name="y", inputs=("x",), kernel=(2, 2), stride=(3, 3))
     with pytest.raises(LoweringError, match=r"LiteRT .*`y`"):
-        litert_codes.convert(settled(unary(skipping, ANY)), tmp_path / "alone.tflite", Deployment())
+        to_litert_codes.convert(settled(unary(skipping, ANY)), tmp_path / "alone.tflite", Deployment())
 
 
 CONVERTERS: dict[str, Callable[..., object]] = {
-    "executorch-codes": executorch_codes.convert,
-    "litert-codes": litert_codes.convert,
-    "onnx-codes": onnx_codes.convert,
+    "executorch-codes": to_executorch_codes.convert,
+    "litert-codes": to_litert_codes.convert,
+    "onnx-codes": to_onnx_codes.convert,
 }
 CASES = [(target, name) for target in CONVERTERS for name in ROWS]
 
@@ -173,7 +173,7 @@ def test_it_gives_the_golden_codes(target: str, name: str, tmp_path: Path) -> No
 @pytest.mark.parametrize("name", ROWS)
 def test_it_gives_the_golden_codes_in_core_ml(name: str, tmp_path: Path) -> None:
     function = settled(ROWS[name])
-    coreml.convert(function, tmp_path / "alone.mlpackage", Deployment())
+    to_coreml.convert(function, tmp_path / "alone.mlpackage", Deployment())
     values = {
         read: function.quantization[read].dequantize(codes)
         for read, codes in zip(function.inputs, ROWS[name].inputs, strict=True)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from litehrnet_stage2.converters.bundle import stress_inputs
+from litehrnet_stage2.converters.write_bundle import stress_inputs
 from litehrnet_stage2.reference import golden
 from litehrnet_stage2.reference.freeze import assemble
 from litehrnet_stage2.reference.integer_function import IntegerFunction

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from litehrnet_stage2.apps import example
-from litehrnet_stage2.apps.landmarks.weights import SHIPPED
+from litehrnet_stage2.apps.landmarks.weight_files import SHIPPED
 from litehrnet_stage2.reference.checkpoint import load_checkpoint
 from litehrnet_stage2.reference.input_statistics import input_statistics, unusual_inputs
 from litehrnet_stage2.reference.qat import QATStage2

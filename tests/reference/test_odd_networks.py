@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from litehrnet_stage2.converters.bundle import write_bundle
+from litehrnet_stage2.converters.write_bundle import write_bundle
 from litehrnet_stage2.reference.config import Stage2Config
 from litehrnet_stage2.reference.errors import InputError
 from litehrnet_stage2.reference.freeze import freeze

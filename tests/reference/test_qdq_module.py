@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from litehrnet_stage2.converters.bundle import stress_inputs
+from litehrnet_stage2.converters.write_bundle import stress_inputs
 from litehrnet_stage2.reference import golden
 from litehrnet_stage2.reference.integer_function import IntegerFunction
 from litehrnet_stage2.reference.qdq_module import FloatQDQModule, QDQModule

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import torch
 
-from litehrnet_stage2.converters import executorch, executorch_codes, xnnpack_lowering
-from litehrnet_stage2.converters.bundle import write_bundle
+from litehrnet_stage2.converters import to_executorch, to_executorch_codes, xnnpack_lowering
 from litehrnet_stage2.converters.targets import Deployment
+from litehrnet_stage2.converters.write_bundle import write_bundle
 from litehrnet_stage2.reference.config import Stage2Config
 from litehrnet_stage2.reference.contract.artifacts import DEVICE_RUNTIMES
 from litehrnet_stage2.reference.freeze import freeze
@@ -118,7 +118,7 @@ def in_place(
         features = torch.randn(2, channels, 6, 10, generator=torch.Generator().manual_seed(1))
         function, _ = freeze(QATStage2.from_float(trained(config)).calibrate(features))
         path = tmp_path_factory.mktemp("in_place") / "stage2.pte"
-        convert = {"codes": executorch_codes.convert, "float": executorch.convert}[border]
+        convert = {"codes": to_executorch_codes.convert, "float": to_executorch.convert}[border]
         with pytest.MonkeyPatch.context() as patch:
             if channels % xnnpack_lowering._READ_AT_ONCE:  # it would be copied, rightly
                 patch.setattr(xnnpack_lowering, "_READ_AT_ONCE", 1)

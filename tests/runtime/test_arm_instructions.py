@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from litehrnet_stage2.converters.bundle import write_bundle
+from litehrnet_stage2.converters.write_bundle import write_bundle
 from litehrnet_stage2.reference.contract.artifacts import DEVICE_RUNTIMES
 from litehrnet_stage2.runtime.bundle import Bundle
 from litehrnet_stage2.runtime.devices import CPU_MODELS, EmulatedDevice

@@ -24,7 +24,7 @@ from litehrnet_stage2.runtime.devices import (
 )
 from litehrnet_stage2.runtime.devices.transport import LocalTransport
 from litehrnet_stage2.runtime.latency import Plan, Run, bundle_candidates, measure, tier_named
-from litehrnet_stage2.runtime.latency.lanes.device import DeviceLane
+from litehrnet_stage2.runtime.latency.lanes.remote import DeviceLane
 
 QUICK = Plan(tier=tier_named("quick"), processes=2)
 FIVE = Plan(tier=tier_named("quick"), processes=5)

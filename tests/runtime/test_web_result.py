@@ -14,8 +14,8 @@ from litehrnet_stage2.runtime.latency import SCHEMA_VERSION, Result, Run, read_r
 from litehrnet_stage2.runtime.web import GoldenCodes, Model, vendor
 from litehrnet_stage2.runtime.web.answer import answer
 from litehrnet_stage2.runtime.web.browser import browser
+from litehrnet_stage2.runtime.web.browser_run import check, measured
 from litehrnet_stage2.runtime.web.protocol import ModelTimes, Report, Turn
-from litehrnet_stage2.runtime.web.result import check, measured
 from litehrnet_stage2.runtime.web.visits import Visit
 
 ANDROID = (

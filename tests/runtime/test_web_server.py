@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from litehrnet_stage2.runtime.web import server as server_module
-from litehrnet_stage2.runtime.web.server import File, Limits, Post, Reply, WebServer
+from litehrnet_stage2.runtime.web.server import File, Limits, Post, Response, WebServer
 
 TOKEN = "an-unguessable-token"
 FILES = {
@@ -36,7 +36,7 @@ def start() -> Iterator[Callable[..., WebServer]]:
 
     def make(limits: Limits = Limits(), tls: ssl.SSLContext | None = None) -> WebServer:  # noqa: B008 - frozen
         def route(path: str) -> Post | None:
-            return Post(16, 16, lambda body, _: Reply(HTTPStatus.OK, body)) if path == "codes" else None
+            return Post(16, 16, lambda body, _: Response(HTTPStatus.OK, body)) if path == "codes" else None
 
         server = WebServer(("127.0.0.1", 0), token=TOKEN, files=FILES, route=route, tls=tls, limits=limits)
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()

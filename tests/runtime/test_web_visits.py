@@ -16,9 +16,9 @@ import pytest
 
 from litehrnet_stage2.runtime.bundle import Bundle
 from litehrnet_stage2.runtime.parity import ParityResult
-from litehrnet_stage2.runtime.web import GoldenCodes, Model, Plan, Visits, WebServer, visits
+from litehrnet_stage2.runtime.web import GoldenCodes, Model, PagePlan, Visits, WebServer, visits
+from litehrnet_stage2.runtime.web.browser_run import check
 from litehrnet_stage2.runtime.web.protocol import REPORT_BYTES, ProtocolError, Report, job, printable, read_report
-from litehrnet_stage2.runtime.web.result import check
 from litehrnet_stage2.runtime.web.visits import Visit
 
 TOKEN = secrets.token_urlsafe(16)
@@ -130,13 +130,13 @@ def test_of_fifty_pages_at_once_none_is_lost_and_none_mixed_up(room: Room) -> No
 def test_golden_codes_are_never_sent(codes: GoldenCodes) -> None:
     from litehrnet_stage2.runtime.web import site_files
 
-    files = site_files({"index.html": b""}, "bundle", codes, MODELS, Plan())
+    files = site_files({"index.html": b""}, "bundle", codes, MODELS, PagePlan())
     sent = b"".join(file.content for file in files.values())
     for wanted in codes.wanted:
         for image in wanted:
             if len(np.unique(image)) > 4:  # a saturated input gives a flat output, of which others have pieces
                 assert image.tobytes()[:64] not in sent
-    said = json.loads(job("bundle", codes, MODELS, Plan()))
+    said = json.loads(job("bundle", codes, MODELS, PagePlan()))
     assert set(said) == {"title", "images", "inputs", "outputs", "models", "plan", "landmarks"}
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from litehrnet_stage2.reference.errors import InputError
 from litehrnet_stage2.runtime.bundle import Bundle
-from litehrnet_stage2.runtime.coreml.predict import UNITS, WORKER, Host, Prediction, PredictionError, predict
+from litehrnet_stage2.runtime.coreml.predict import UNITS, WORKER, Host, MacPrediction, PredictionError, predict
 from litehrnet_stage2.runtime.devices.facts import CoreKind, DeviceFacts
 from litehrnet_stage2.runtime.fidelity import photographs
 from litehrnet_stage2.runtime.latency import environment
@@ -155,7 +155,7 @@ class MacLane:
         return dataclasses.replace(reply, timing=timing)
 
 
-def _conditions(prediction: Prediction) -> Conditions:
+def _conditions(prediction: MacPrediction) -> Conditions:
     samples = prediction.reply.samples_ms
     return Conditions(
         round=0,

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from litehrnet_stage2.runtime.coreml.weights import WeightFile
+from litehrnet_stage2.runtime.coreml.weight_blob import WeightFile
 
 FLOATS = np.arange(6, dtype=np.float32).reshape(2, 3)
 HEADER, RECORD, DATA = 0, 64, 128

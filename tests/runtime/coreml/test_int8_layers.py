@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from litehrnet_stage2.runtime.coreml.int8_layers import int8_coverage
-from litehrnet_stage2.runtime.coreml.mil import MilProgram, Operation, Tensor
+from litehrnet_stage2.runtime.coreml.mil import MilProgram, MilTensor, Operation
 
 Step = tuple[str, str, str, dict[str, Any]]
 CODES = np.zeros((8, 8, 1, 1), np.int8)
@@ -17,8 +17,8 @@ CODES = np.zeros((8, 8, 1, 1), np.int8)
 def program(*steps: Step) -> MilProgram:
     """A program of `(output, dtype, operator, arguments)`, one tensor `x` its input."""
 
-    def tensor(name: str, dtype: str) -> Tensor:
-        return Tensor(name=name, dtype=np.dtype(dtype), shape=(1, 8, 4, 4))
+    def tensor(name: str, dtype: str) -> MilTensor:
+        return MilTensor(name=name, dtype=np.dtype(dtype), shape=(1, 8, 4, 4))
 
     operations = tuple(
         Operation(

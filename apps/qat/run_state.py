@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from litehrnet_stage2.apps.qat.checkpoint import Checkpoint
 from litehrnet_stage2.apps.qat.held_out import HeldOut
+from litehrnet_stage2.apps.qat.run_checkpoint import Checkpoint
 from litehrnet_stage2.reference.qat import QATStage2
 
 

@@ -11,9 +11,9 @@ from litehrnet_stage2.apps import console
 from litehrnet_stage2.reference.errors import InputError
 
 if TYPE_CHECKING:
-    from litehrnet_stage2.apps.qat.config import QatConfig
     from litehrnet_stage2.apps.qat.data import Source
     from litehrnet_stage2.apps.qat.fine_tune import QatSummary
+    from litehrnet_stage2.apps.qat.qat_config import QatConfig
     from litehrnet_stage2.reference.stage2 import Stage2
 
 QAT_EPILOG = """Examples:
@@ -24,7 +24,7 @@ stage2 qat --task landmarks --out runs/qat --set steps=2000 --set task_weight=0.
 
 stage2 qat --features 'shards/*.npy' --teacher float.safetensors --out runs/qat --resume
 
-torchrun --nproc-per-node 2 -m litehrnet_stage2.apps.qat.cli --features 'shards/*.npy'
+torchrun --nproc-per-node 2 -m litehrnet_stage2.apps.qat.command --features 'shards/*.npy'
 --teacher float.safetensors --out runs/qat
 """
 
@@ -62,8 +62,8 @@ def qat(
 
     Ends with 0; with 1 if the run had to stop, its checkpoints whole; with 2 if it could not start.
     """
-    from litehrnet_stage2.apps.qat.config import read_config
     from litehrnet_stage2.apps.qat.fine_tune import QatError, fine_tune
+    from litehrnet_stage2.apps.qat.qat_config import read_config
     from litehrnet_stage2.apps.qat.ranks import join_ranks, leave_ranks
 
     with console.mistakes(verbose=verbose):
@@ -98,8 +98,8 @@ def qat_report(
 ) -> None:
     """Compare float, post-training int8 and tuned int8 on the landmark task, by the golden evaluator."""
     from litehrnet_stage2.apps.landmarks.pool import scene_cache
-    from litehrnet_stage2.apps.landmarks.report import RUNTIME_TARGETS, compare, to_markdown, write_report
-    from litehrnet_stage2.apps.landmarks.weights import SHIPPED
+    from litehrnet_stage2.apps.landmarks.task_report import RUNTIME_TARGETS, compare, to_markdown, write_report
+    from litehrnet_stage2.apps.landmarks.weight_files import SHIPPED
 
     with console.mistakes(verbose=verbose):
         names = [name for name in runtimes.split(",") if name]
@@ -113,7 +113,7 @@ def qat_report(
 
 
 def _teacher(path: Path | None, knobs: QatConfig) -> Stage2:
-    from litehrnet_stage2.apps.landmarks.weights import SHIPPED
+    from litehrnet_stage2.apps.landmarks.weight_files import SHIPPED
     from litehrnet_stage2.reference.checkpoint import load_checkpoint
     from litehrnet_stage2.reference.qat import QATStage2
 
@@ -129,7 +129,7 @@ def _teacher(path: Path | None, knobs: QatConfig) -> Stage2:
 
 def _source(knobs: QatConfig, teacher: Stage2, features: str, network: Path | None, cache: Path | None) -> Source:
     from litehrnet_stage2.apps.features_file import find_features
-    from litehrnet_stage2.apps.landmarks.weights import SHIPPED, load_stem_and_heads
+    from litehrnet_stage2.apps.landmarks.weight_files import SHIPPED, load_stem_and_heads
     from litehrnet_stage2.apps.qat.data import LandmarkSource, ShardSource
     from litehrnet_stage2.apps.qat.features import FeatureShards
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from litehrnet_stage2.converters import litert
+from litehrnet_stage2.converters import to_litert
 from litehrnet_stage2.converters.coverage import Coverage
 from litehrnet_stage2.converters.targets import Deployment
 from litehrnet_stage2.reference.integer_function import IntegerFunction
@@ -18,14 +18,14 @@ def convert(function: IntegerFunction, path: Path, deployment: Deployment) -> Co
         CoverageError: an operator is not in the one delegate, or not in int8.
         LoweringError: LiteRT has no exact form of an operator.
     """
-    content = litert.build_codes(function)
-    coverage = litert.coverage_of(content).check(expected_coverage(function), "litert-codes")
+    content = to_litert.build_codes(function)
+    coverage = to_litert.coverage_of(content).check(expected_coverage(function), "litert-codes")
     path.write_bytes(content)
     return coverage
 
 
 def expected_coverage(function: IntegerFunction) -> Coverage:
     """As with float32 in and out, but nothing at the border; a table in float keeps its own."""
-    floats = litert.expected_coverage(function)
+    floats = to_litert.expected_coverage(function)
     tables = sum(floats.floating.values())
     return dataclasses.replace(floats, boundary={"QUANTIZE": tables, "DEQUANTIZE": tables})

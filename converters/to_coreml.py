@@ -21,7 +21,7 @@ from coremltools.converters.mil.mil import Function, Program, types
 from litehrnet_stage2.converters import mlpackage
 from litehrnet_stage2.converters.coverage import Coverage, Names, always, counted
 from litehrnet_stage2.converters.targets import Deployment
-from litehrnet_stage2.converters.upstream.coremltools import main_function
+from litehrnet_stage2.converters.upstream.coremltools_9_0 import main_function
 from litehrnet_stage2.reference.integer_function import IntegerFunction, Quantization
 from litehrnet_stage2.reference.lowering import LoweringError, Lowerings, check_lowered
 from litehrnet_stage2.reference.operators import (

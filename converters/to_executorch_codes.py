@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from litehrnet_stage2.converters import executorch, xnnpack_lowering
+from litehrnet_stage2.converters import to_executorch, xnnpack_lowering
 from litehrnet_stage2.converters.coverage import Coverage
 from litehrnet_stage2.converters.targets import Deployment
 from litehrnet_stage2.reference.contract.artifacts import ARTIFACTS
@@ -30,7 +30,7 @@ def convert(function: IntegerFunction, path: Path, deployment: Deployment) -> Co
     """
     examples = [_example(function.tensors[name].shape) for name in function.inputs]
     program = xnnpack_lowering.lower(_AtTheBorder(function), *examples)
-    coverage = executorch.coverage_of(program).check(expected_coverage(function), "executorch-codes")
+    coverage = to_executorch.coverage_of(program).check(expected_coverage(function), "executorch-codes")
     path.write_bytes(xnnpack_lowering.serialize(program, *examples))
     return coverage
 
@@ -66,4 +66,4 @@ def _example(shape: tuple[int, ...]) -> Tensor:
 
 def expected_coverage(function: IntegerFunction) -> Coverage:
     """As with float32 in and out, but nothing at the border."""
-    return dataclasses.replace(executorch.expected_coverage(function), boundary={})
+    return dataclasses.replace(to_executorch.expected_coverage(function), boundary={})

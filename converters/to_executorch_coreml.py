@@ -18,10 +18,10 @@ from executorch.backends.apple.coreml.partition import CoreMLPartitioner
 from executorch.exir import to_edge_transform_and_lower
 
 from litehrnet_stage2.converters import mlpackage
-from litehrnet_stage2.converters.coreml_ane import expected_coverage
 from litehrnet_stage2.converters.coverage import Coverage, CoverageError
 from litehrnet_stage2.converters.targets import Deployment
-from litehrnet_stage2.converters.upstream.executorch import call_delegate, set_processed_bytes
+from litehrnet_stage2.converters.to_coreml_ane import expected_coverage
+from litehrnet_stage2.converters.upstream.executorch_1_5 import call_delegate, set_processed_bytes
 from litehrnet_stage2.reference.integer_function import IntegerFunction
 from litehrnet_stage2.reference.neural_engine import NeuralEngineModule
 

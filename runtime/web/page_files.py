@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from litehrnet_stage2.runtime.web import vendor
 from litehrnet_stage2.runtime.web.golden_codes import GoldenCodes
-from litehrnet_stage2.runtime.web.protocol import Model, Plan, job
+from litehrnet_stage2.runtime.web.protocol import Model, PagePlan, job
 from litehrnet_stage2.runtime.web.server import File
 
 MEDIA_TYPES = {
@@ -19,7 +19,7 @@ BINARY = "application/octet-stream"
 
 
 def site_files(
-    page: Mapping[str, bytes], title: str, codes: GoldenCodes, models: Mapping[str, Model], plan: Plan
+    page: Mapping[str, bytes], title: str, codes: GoldenCodes, models: Mapping[str, Model], plan: PagePlan
 ) -> dict[str, File]:
     """Everything that can be asked for, by path.
 

@@ -17,7 +17,7 @@ import torch
 from litehrnet_stage2.converters import mlpackage
 from litehrnet_stage2.converters.coverage import Coverage, node_counts
 from litehrnet_stage2.converters.targets import Deployment
-from litehrnet_stage2.converters.upstream.coremltools import main_function
+from litehrnet_stage2.converters.upstream.coremltools_9_0 import main_function
 from litehrnet_stage2.reference.integer_function import IntegerFunction
 from litehrnet_stage2.reference.neural_engine import NeuralEngineModule, read_by_convolutions, saturates
 from litehrnet_stage2.reference.operators import Add, Conv, Resize, SiLU

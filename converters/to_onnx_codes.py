@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from litehrnet_stage2.converters import onnx
+from litehrnet_stage2.converters import to_onnx
 from litehrnet_stage2.converters.coverage import Coverage, counted
 from litehrnet_stage2.converters.targets import Deployment
 from litehrnet_stage2.reference.integer_function import IntegerFunction
@@ -17,12 +17,12 @@ def convert(function: IntegerFunction, path: Path, deployment: Deployment) -> Co
         CoverageError: ONNX Runtime would leave an operator in float.
         LoweringError: ONNX Runtime has no exact form of an operator.
     """
-    model = onnx.build_codes(function)
-    coverage = onnx.coverage_of(model).check(expected_coverage(function), "onnx-codes")
+    model = to_onnx.build_codes(function)
+    coverage = to_onnx.coverage_of(model).check(expected_coverage(function), "onnx-codes")
     path.write_bytes(model.SerializeToString(deterministic=True))
     return coverage
 
 
 def expected_coverage(function: IntegerFunction) -> Coverage:
     """As with float32 in and out, but nothing at the border."""
-    return onnx.classified(counted(function, onnx.OPERATORS))
+    return to_onnx.classified(counted(function, to_onnx.OPERATORS))

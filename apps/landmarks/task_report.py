@@ -21,11 +21,11 @@ from torch import Tensor
 
 from litehrnet_stage2.apps import evaluation
 from litehrnet_stage2.apps.evaluation import Floats, Outputs, Row
+from litehrnet_stage2.apps.landmarks.landmark_net import Heads, Prediction, Stem
 from litehrnet_stage2.apps.landmarks.metrics import task_metrics
-from litehrnet_stage2.apps.landmarks.network import Heads, Prediction, Stem
 from litehrnet_stage2.apps.landmarks.pool import TEST_SEED, TRAIN_SEED, Pool, batches, rendered
-from litehrnet_stage2.apps.landmarks.weights import load_stem_and_heads
-from litehrnet_stage2.apps.qat.config import QatConfig
+from litehrnet_stage2.apps.landmarks.weight_files import load_stem_and_heads
+from litehrnet_stage2.apps.qat.qat_config import QatConfig
 from litehrnet_stage2.apps.qat.ranges import calibrate
 from litehrnet_stage2.reference.checkpoint import load_checkpoint
 from litehrnet_stage2.reference.contract.artifacts import RUNTIMES
@@ -54,7 +54,7 @@ _BATCH = 10
 
 
 @dataclass(frozen=True)
-class Report:
+class TaskReport:
     """The rows in order, and what they were made with."""
 
     rows: tuple[Row, ...]
@@ -71,7 +71,7 @@ def compare(
     scenes: int,
     runtimes: Sequence[str] = (),
     say: Callable[[str], None] = lambda _: None,
-) -> Report:
+) -> TaskReport:
     """Evaluate the weights in `folder` on `scenes` held-out scenes, in `runtimes` of `RUNTIME_TARGETS` too."""
     stem, heads = load_stem_and_heads(folder / "landmarks.safetensors")
     teacher, tuned = (load_checkpoint(folder / f"{name}.safetensors") for name in ("float", "int8"))
@@ -97,7 +97,7 @@ def compare(
             runtimes=runtimes,
             sqnr_inputs=SQNR_SCENES,
         )
-    return Report(rows, scenes, min(scenes, SQNR_SCENES), CALIBRATION_SCENES, torch.__version__)
+    return TaskReport(rows, scenes, min(scenes, SQNR_SCENES), CALIBRATION_SCENES, torch.__version__)
 
 
 class StemBatches:
@@ -127,7 +127,7 @@ def through_heads(heads: Heads) -> evaluation.Metric:
     return metric
 
 
-def to_markdown(report: Report) -> str:
+def to_markdown(report: TaskReport) -> str:
     """A table for the README."""
     rows = [
         dataclasses.replace(row, figures={heading: row.figures[name] for name, (heading, _) in _SHOWN.items()})
@@ -136,7 +136,7 @@ def to_markdown(report: Report) -> str:
     return evaluation.to_markdown(rows, dict(_SHOWN.values()), ("Y1", "Y2"))
 
 
-def write_report(report: Report, path: Path) -> None:
+def write_report(report: TaskReport, path: Path) -> None:
     """Write `path` (JSON) and the table beside it (`.md`)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(dataclasses.asdict(report), indent=2) + "\n")
@@ -149,7 +149,7 @@ def _bundle(tuned: QATStage2, features: Tensor, teacher: Stage2, runtimes: Seque
     if not runtimes:
         yield None
         return
-    from litehrnet_stage2.converters.bundle import write_bundle
+    from litehrnet_stage2.converters.write_bundle import write_bundle
 
     @torch.no_grad()
     def float_network(x: Floats) -> tuple[Floats, Floats]:

@@ -9,7 +9,7 @@ from safetensors.torch import load, save_file
 from torch import Tensor
 
 from litehrnet_stage2 import reference
-from litehrnet_stage2.apps.landmarks.network import Heads, LandmarkNet, Stem
+from litehrnet_stage2.apps.landmarks.landmark_net import Heads, LandmarkNet, Stem
 from litehrnet_stage2.reference.checkpoint import load_checkpoint, save_checkpoint
 from litehrnet_stage2.reference.errors import InputError
 from litehrnet_stage2.reference.files import read_regular
