@@ -108,7 +108,7 @@ class NativeRun:
 
 @dataclass(frozen=True, kw_only=True)
 class InstructionCount:
-    """Instructions of one inference on an emulated CPU, averaged over `queries`."""
+    """Instructions of one inference on an emulated CPU, the median of `queries`."""
 
     per_inference: float
     queries: int
@@ -358,8 +358,8 @@ class EmulatedDevice(Device):
     ) -> InstructionCount:
         """Count the instructions of one inference of an artifact in a library, one thread, on `inputs[:1]`.
 
-        Two runs that differ only in how many queries they make are subtracted, so that loading and the
-        first run's set-up cancel. A cost that repeats, good to notice a regression with; not a latency.
+        The runners mark where an inference starts and ends, so that nothing else is counted, and the first, which
+        sets up, is left out. A cost that repeats, good to notice a regression with; not a latency.
 
         Raises:
             RunnerError: the model or the input is refused.
@@ -369,18 +369,19 @@ class EmulatedDevice(Device):
         self._put_once(build_instruction_counter(self._cache_dir), "libinstructions.so")
         argv = [argv[0], "-plugin", "./libinstructions.so,out=./instructions.txt", *argv[1:]]
         self._transport.put(artifact, "model")
-        counts = []
         with tempfile.TemporaryDirectory() as temporary:
             sample, counted = Path(temporary, "input.npy"), Path(temporary, "instructions.txt")
             np.save(sample, np.ascontiguousarray(inputs[:1]))
             self._transport.put(sample, "input.npy")
-            for iterations in (1, 1 + queries):
-                flags = ["--model", "./model", "--input", "./input.npy", "--iterations", str(iterations)]
-                reply = self._reply([*argv, *flags], timeout_s)
-                self._transport.get("instructions.txt", counted)
-                counts.append(int(counted.read_text()))
+            files = ["--model", "./model", "--input", "./input.npy"]
+            reply = self._reply([*argv, *files, "--iterations", str(queries)], timeout_s)
+            self._transport.get("instructions.txt", counted)
+            marks = np.loadtxt(counted, np.int64)
+        if len(marks) != (due := 2 * (1 + queries + 1)):  # the first, those asked for, and the check that they repeat
+            raise DeviceError(f"the runner on {self.name} marked {len(marks)} edges of inferences, where {due} were due")
+        starts, ends = marks[2:-2].reshape(-1, 2).T
         return InstructionCount(
-            per_inference=(counts[1] - counts[0]) / queries,
+            per_inference=float(np.median(ends - starts)),
             queries=queries,
             cpu=self.cpu.name,
             runtime=reply.runtime,

@@ -200,12 +200,15 @@ def run(words: list[str]) -> dict[str, Any]:
     feeds = [[s[i] for s in samples] for i in range(count)]
 
     def query(index: int) -> tuple[int, list[Any]]:
+        os.getppid()  # marks where an inference starts and ends, for native/instructions.c
         begin = time.perf_counter_ns()
         try:
             outputs = library.run(feeds[index % count])
         except library.errors as error:
             raise RefusalError("execution", f"the model failed: {error}") from error
-        return time.perf_counter_ns() - begin, outputs
+        end = time.perf_counter_ns()
+        os.getppid()
+        return end - begin, outputs
 
     def digest(outputs: list[Any]) -> list[str]:
         return [hashlib.sha256(output.tobytes()).hexdigest() for output in outputs]
