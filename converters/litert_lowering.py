@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from litehrnet_stage2.converters.side_by_side import side_by_side
 from litehrnet_stage2.converters.tflite_file import TFLiteFile, quantized
 from litehrnet_stage2.reference.integer_function import IntegerFunction, Quantization
 from litehrnet_stage2.reference.lowering import LoweringError, Lowerings, check_lowered
@@ -89,46 +90,62 @@ class Graph:
         else:
             self.file.operator("CONCATENATION", parts, output, options)
 
-    def padded(self, tensor: str, reader: str, padding: tuple[int, int, int, int]) -> int:
-        """A tensor's codes with its zero point around it, `(top, left, bottom, right)`; the number."""
-        count, height, width, channels = self.shape(tensor)
+    def padded(self, value: int, tensor: str, reader: str, padding: tuple[int, int, int, int]) -> int:
+        """A tensor's codes with its zero point around them, `(top, left, bottom, right)`; the number."""
+        count, height, width, channels = self.file.shape(value)
         top, left, bottom, right = padding
         shape = (count, top + height + bottom, left + width + right, channels)
         padded = self.inner(f"{reader}/padded", shape, self.function.quantization[tensor])
         cells = np.array([(0, 0), (top, bottom), (left, right), (0, 0)], np.int32)
-        self.file.operator(
-            "PAD", [self.codes[tensor], self.file.constant(f"{reader}/padding", cells)], padded, schema.PadOptionsT()
-        )
+        parts = [value, self.file.constant(f"{reader}/padding", cells)]
+        self.file.operator("PAD", parts, padded, schema.PadOptionsT())
         return padded
+
+    def wider(self, value: int, tensor: str, reader: str, cells: int) -> int:
+        """A tensor's codes with so many cells side by side as one; the number."""
+        if cells == 1:
+            return value
+        count, height, width, channels = self.file.shape(value)
+        shape = (count, height, width // cells, cells * channels)
+        return self.reshaped(value, self.inner(f"{reader}/wider", shape, self.function.quantization[tensor]), shape)
 
 
 def _conv(graph: Graph, node: Conv) -> None:
     """Padding that is not what the schema's SAME gives is an operator of its own, which XNNPACK fuses."""
-    x, padding = graph.codes[node.input], schema.Padding.VALID
-    if any(node.padding):
-        kernel = (node.weight.shape[2], node.weight.shape[3])
-        if node.padding == _same_padding(graph.shape(node.input), kernel, node.stride, node.dilation):
+    form = side_by_side(node, graph.function.tensors[node.input].shape)
+    conv, padding = form.conv, schema.Padding.VALID
+    x = graph.wider(graph.codes[node.input], node.input, node.name, form.reads)
+    if any(conv.padding):
+        kernel = (conv.weight.shape[2], conv.weight.shape[3])
+        if conv.padding == _same_padding(graph.file.shape(x), kernel, conv.stride, conv.dilation):
             padding = schema.Padding.SAME
         else:
-            x = graph.padded(node.input, node.name, node.padding)
+            x = graph.padded(x, node.input, node.name, conv.padding)
     options = {
         "padding": padding,
-        "strideH": node.stride[0],
-        "strideW": node.stride[1],
-        "dilationHFactor": node.dilation[0],
-        "dilationWFactor": node.dilation[1],
+        "strideH": conv.stride[0],
+        "strideW": conv.stride[1],
+        "dilationHFactor": conv.dilation[0],
+        "dilationWFactor": conv.dilation[1],
     }
-    if node.depthwise:
-        kind, weight, channels = "DEPTHWISE_CONV_2D", node.weight.transpose(1, 2, 3, 0), 3
+    if conv.depthwise:
+        kind, weight, channels = "DEPTHWISE_CONV_2D", conv.weight.transpose(1, 2, 3, 0), 3
         made = schema.DepthwiseConv2DOptionsT(depthMultiplier=1, **options)
     else:
-        kind, weight, channels = "CONV_2D", node.weight.transpose(0, 2, 3, 1), 0
+        kind, weight, channels = "CONV_2D", conv.weight.transpose(0, 2, 3, 1), 0
         made = schema.Conv2DOptionsT(**options)
     parameters = [
-        graph.file.constant(f"{node.name}/weight", weight, quantized(node.weight_scale, 0, dimension=channels)),
-        graph.file.constant(f"{node.name}/bias", node.bias, quantized(graph.function.bias_scale(node), 0)),
+        graph.file.constant(f"{node.name}/weight", weight, quantized(conv.weight_scale, 0, dimension=channels)),
+        graph.file.constant(f"{node.name}/bias", conv.bias, quantized(graph.function.bias_scale(conv), 0)),
     ]
-    graph.file.operator(kind, [x, *parameters], graph.write(node.name), made)
+    if form.writes == 1:
+        graph.file.operator(kind, [x, *parameters], graph.write(node.name), made)
+        return
+    count, height, width, outputs = graph.shape(node.name)
+    wide = (count, height, width // form.writes, form.writes * outputs)
+    y = graph.inner(f"{node.name}/wide", wide, graph.function.quantization[node.name])
+    graph.file.operator(kind, [x, *parameters], y, made)
+    graph.reshaped(y, graph.write(node.name), graph.shape(node.name))
 
 
 def _same_padding(

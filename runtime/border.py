@@ -82,7 +82,7 @@ class BorderProgram(Program):
         if len(outputs) != len(self._outputs):
             raise OutputError(f"the artifact gave {len(outputs)} outputs, where its manifest has {len(self._outputs)}")
         outputs = tuple(
-            y.reshape(spec.shape) if y.shape == self._border.shape(spec.shape) and y.ndim < len(spec.shape) else y
+            y.reshape(len(y), *spec.shape[1:]) if self._crosses_reshaped(y, spec) else y
             for y, spec in zip(outputs, self._outputs, strict=True)
         )
         if self._border.layout == "NHWC":
@@ -90,6 +90,11 @@ class BorderProgram(Program):
         for y, spec in zip(outputs, self._outputs, strict=True):
             check_shape(y, spec)
         return outputs
+
+    def _crosses_reshaped(self, y: Array, spec: TensorSpec) -> bool:
+        """Whether an output, of any number of images, has fewer dimensions than its tensor, as its border says."""
+        crossing = self._border.shape(spec.shape)
+        return y.ndim == len(crossing) < len(spec.shape) and y.shape[1:] == crossing[1:]
 
     def _flipped(self, codes: Array) -> Array:
         return codes.view(np.uint8) ^ np.uint8(self._border.offset) if self._border.offset else codes

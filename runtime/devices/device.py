@@ -378,7 +378,9 @@ class EmulatedDevice(Device):
             self._transport.get("instructions.txt", counted)
             marks = np.loadtxt(counted, np.int64)
         if len(marks) != (due := 2 * (1 + queries + 1)):  # the first, those asked for, and the check that they repeat
-            raise DeviceError(f"the runner on {self.name} marked {len(marks)} edges of inferences, where {due} were due")
+            raise DeviceError(
+                f"the runner on {self.name} marked {len(marks)} edges of inferences, where {due} were due"
+            )
         starts, ends = marks[2:-2].reshape(-1, 2).T
         return InstructionCount(
             per_inference=float(np.median(ends - starts)),

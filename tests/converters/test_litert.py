@@ -166,18 +166,18 @@ def test_the_border_and_the_signature_have_the_functions_names(
     ]
 
 
-def test_weights_biases_and_scales_are_those_of_the_function(small_function: IntegerFunction) -> None:
-    interpreter = Interpreter(model_content=to_litert.build_codes(small_function))
+def test_weights_biases_and_scales_are_those_of_the_function(function: IntegerFunction) -> None:
+    interpreter = Interpreter(model_content=to_litert.build_codes(function))
     interpreter.allocate_tensors()
     stored = {tensor["name"]: tensor for tensor in interpreter.get_tensor_details()}
-    for node in small_function.nodes:
+    for node in function.nodes:
         if isinstance(node, Conv):
             weight, bias = stored[f"{node.name}/weight"], stored[f"{node.name}/bias"]
             order = (3, 0, 1, 2) if node.depthwise else (0, 3, 1, 2)
             np.testing.assert_array_equal(interpreter.get_tensor(weight["index"]).transpose(order), node.weight)
             np.testing.assert_array_equal(weight["quantization_parameters"]["scales"], node.weight_scale)
             np.testing.assert_array_equal(interpreter.get_tensor(bias["index"]), node.bias)
-            scales = small_function.bias_scale(node)
+            scales = function.bias_scale(node)
             np.testing.assert_array_equal(bias["quantization_parameters"]["scales"], scales)
 
 
