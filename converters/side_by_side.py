@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from litehrnet_stage2.reference.operators import Conv
-from litehrnet_stage2.reference.operators.operator import Shape
+from litehrnet_stage2.reference.operators.base import Shape
 
 MOST_STEM_CHANNELS = 4
 """That a stem may read: XNNPACK multiplies channels by fours, so two cells of more are no better than one."""
