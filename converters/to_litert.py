@@ -12,7 +12,6 @@ from ai_edge_litert import schema_py_generated as schema
 from litehrnet_stage2.converters.coverage import Coverage, CoverageError, Names, always, counted
 from litehrnet_stage2.converters.litert_lowering import CODES_TABLES, FLOAT_TABLES, Graph, joins, pool_joins
 from litehrnet_stage2.converters.targets import Deployment
-from litehrnet_stage2.reference.contract.litert_delegate import undelegated
 from litehrnet_stage2.reference.integer_function import IntegerFunction
 from litehrnet_stage2.reference.lowering import Lowerings
 from litehrnet_stage2.reference.operators import (
@@ -27,6 +26,7 @@ from litehrnet_stage2.reference.operators import (
     SiLU,
     Table,
 )
+from litehrnet_stage2.reference.upstream.litert_2 import operators_of, undelegated
 
 
 def convert(function: IntegerFunction, path: Path, deployment: Deployment) -> Coverage:
@@ -116,7 +116,7 @@ def coverage_of(content: bytes) -> Coverage:
     opened = interpreter.Interpreter(model_content=content)
     opened.allocate_tensors()
     opened.invoke()
-    operators = opened._get_ops_details()
+    operators = operators_of(opened)
     int8: Counter[str] = Counter()
     floating: Counter[str] = Counter()
     boundary: Counter[str] = Counter()
@@ -134,6 +134,6 @@ def coverage_of(content: bytes) -> Coverage:
             case _:
                 floating[kind] += 1
     outputs = [output["index"] for output in opened.get_output_details()]
-    if left := undelegated(operators, outputs):
+    if left := undelegated(opened, outputs):
         raise CoverageError(f"litert: {left}; the artifact was not written")
     return Coverage(int8=dict(int8), floating=dict(floating), boundary=dict(boundary), partitions=1)

@@ -46,7 +46,7 @@ from torch import nn
 from litehrnet_stage2.converters.upstream.executorch_1_5 import node_visitors
 from litehrnet_stage2.reference.lowering import LoweringError
 
-_READ_AT_ONCE = 16
+READ_AT_ONCE = 16
 """Channels that XNNPACK's kernels read at once; where a pixel's are no multiple, the last read goes past its end."""
 
 
@@ -68,7 +68,7 @@ def serialize(program: EdgeProgramManager, *examples: torch.Tensor) -> bytes:
     copied first. XNNPACK asks for 16 spare bytes behind a tensor (`XNN_EXTRA_BYTES`), which a caller's does not have;
     it reads them only where the channels of a pixel are no multiple of its vectors.
     """
-    past_the_end = any(example.shape[1] % _READ_AT_ONCE for example in examples)
+    past_the_end = any(example.shape[1] % READ_AT_ONCE for example in examples)
     planning = MemoryPlanningPass(alloc_graph_input=past_the_end)
     content: bytes = program.to_executorch(ExecutorchBackendConfig(memory_planning_pass=planning)).buffer
     return content

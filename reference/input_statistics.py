@@ -12,7 +12,8 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+
+from litehrnet_stage2.reference.upstream.torch_2_13 import AnyBatchNorm
 
 MOST_SHIFT = 0.4
 """On right inputs the mean was off by 0.17 sigma on 16 images and 0.24 on 3; on wrong ones by 0.58 and more."""
@@ -52,7 +53,7 @@ def input_statistics(network: nn.Module, inputs: Tensor) -> tuple[InputStatistic
     norms = {
         name: module
         for name, module in network.named_modules()
-        if isinstance(module, _BatchNorm) and module.running_mean is not None
+        if isinstance(module, AnyBatchNorm) and module.running_mean is not None
     }
     first = _first(network, norms, inputs[:1])
     sums = {name: torch.zeros(3, norms[name].num_features, dtype=torch.float64) for name in first}
@@ -88,7 +89,7 @@ def unusual_inputs(statistics: tuple[InputStatistics, ...]) -> str | None:
     )
 
 
-def _first(network: nn.Module, norms: dict[str, _BatchNorm], one: Tensor) -> list[str]:
+def _first(network: nn.Module, norms: dict[str, AnyBatchNorm], one: Tensor) -> list[str]:
     """The BatchNorms that no other one's output reaches: each is made to put out NaN, and who receives it is not."""
     reached: set[str] = set()
 
@@ -109,7 +110,7 @@ def _first(network: nn.Module, norms: dict[str, _BatchNorm], one: Tensor) -> lis
 
 
 def _watched(
-    network: nn.Module, norms: dict[str, _BatchNorm], tell: Callable[[str, Tensor], None], inputs: Tensor
+    network: nn.Module, norms: dict[str, AnyBatchNorm], tell: Callable[[str, Tensor], None], inputs: Tensor
 ) -> None:
     """Run `network` in eval mode over `inputs`, and tell what enters each of `norms`; it is left as it was."""
     handles = [norm.register_forward_pre_hook(lambda _, x, name=name: tell(name, x[0])) for name, norm in norms.items()]

@@ -208,7 +208,8 @@ def folded(bn: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
 def padding_of(conv: nn.Conv2d) -> Padding:
     """`(top, left, bottom, right)` of a convolution's padding, `"same"` included."""
     if isinstance(conv.padding, str):
-        left, right, top, bottom = conv._reversed_padding_repeated_twice
-        return top, left, bottom, right
+        both = [step * (size - 1) for step, size in zip(conv.dilation, conv.kernel_size, strict=True)]
+        height, width = both if conv.padding == "same" else (0, 0)
+        return height // 2, width // 2, height - height // 2, width - width // 2
     height, width = conv.padding
     return height, width, height, width

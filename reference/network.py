@@ -197,7 +197,7 @@ def _place(root: nn.Module, path: str, leaf: nn.Module) -> None:
     """Register a leaf under its dotted path, through modules that hold nothing else."""
     *parents, last = path.split(".")
     for parent in parents:
-        if parent not in root._modules:
+        if parent not in dict(root.named_children()):
             _add(root, parent, nn.Module(), path)
         root = root.get_submodule(parent)
     _add(root, last, leaf, path)

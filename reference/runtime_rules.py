@@ -116,14 +116,14 @@ def _mlas_x86(
     za, zb, zo = (F32(q.zero_point + 128) for q in (qa, qb, out))
     constants: dict[str, F32 | NDArray[np.float32]] = {
         "plain constant": zo - (ratio_a * za + ratio_b * zb),
-        "fused constant a": zo - _fma(za, ratio_a, ratio_b * zb),
-        "fused constant b": zo - _fma(zb, ratio_b, ratio_a * za),
+        "fused constant a": zo - fused_multiply_add(za, ratio_a, ratio_b * zb),
+        "fused constant b": zo - fused_multiply_add(zb, ratio_b, ratio_a * za),
     }
     a32, b32 = a.astype(F32), b.astype(F32)
     for name, constant in constants.items():
         yield f"SSE2, {name}", (constant + a32 * ratio_a) + b32 * ratio_b
-        yield f"AVX2, {name}", _fma(a, ratio_a, _fma(b, ratio_b, constant))
-        yield f"AVX2 swapped, {name}", _fma(b, ratio_b, _fma(a, ratio_a, constant))
+        yield f"AVX2, {name}", fused_multiply_add(a, ratio_a, fused_multiply_add(b, ratio_b, constant))
+        yield f"AVX2 swapped, {name}", fused_multiply_add(b, ratio_b, fused_multiply_add(a, ratio_a, constant))
 
 
 def _centred_float32(
@@ -133,11 +133,11 @@ def _centred_float32(
     a, b = _PAIRS[0] - qa.zero_point, _PAIRS[1] - qb.zero_point
     a32, b32 = a.astype(F32), b.astype(F32)
     yield "plain", a32 * ratio_a + b32 * ratio_b
-    yield "fused a", _fma(a, ratio_a, b32 * ratio_b)
-    yield "fused b", _fma(b, ratio_b, a32 * ratio_a)
+    yield "fused a", fused_multiply_add(a, ratio_a, b32 * ratio_b)
+    yield "fused b", fused_multiply_add(b, ratio_b, a32 * ratio_a)
 
 
-def _fma(x: NDArray[np.int64] | F32, y: F32, z: NDArray[np.float32] | F32) -> NDArray[np.float32]:
+def fused_multiply_add(x: NDArray[np.int64] | F32, y: F32, z: NDArray[np.float32] | F32) -> NDArray[np.float32]:
     """`x*y + z` rounded once: a code times a float32 is exact in float64."""
     exact = np.asarray(x, np.float64) * np.float64(y) + np.asarray(z, np.float64)
     return exact.astype(F32)

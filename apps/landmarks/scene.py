@@ -53,7 +53,7 @@ def render(rng: np.random.Generator, photographs: Sequence[npt.NDArray[np.uint8]
     radii = rng.uniform(*RADIUS_PX, size=count)
     for row, (x, y) in enumerate(_centres(rng, radii)):
         outline = _marker if row == 0 else _DECOYS[int(rng.integers(len(_DECOYS)))]
-        _draw(rng, image, backdrop, outline, x, y, radii[row])
+        draw_shape(rng, image, backdrop, outline, x, y, radii[row])
         shapes[row] = x, y, _REAL if row == 0 else _DECOY
     sigma = rng.uniform(*BLUR_PX)
     image = gaussian_filter(image, (sigma, sigma, 0), truncate=3.0)
@@ -94,7 +94,7 @@ def _centres(rng: np.random.Generator, radii: npt.NDArray[np.float64]) -> list[t
     return centres
 
 
-def _draw(
+def draw_shape(
     rng: np.random.Generator,
     image: Floats,
     backdrop: Floats,
@@ -137,7 +137,8 @@ def _coverage(distance: Floats, radius: float) -> Floats:
     return covered
 
 
-def _disc(u: Floats, v: Floats) -> Floats:
+def disc(u: Floats, v: Floats) -> Floats:
+    """How far a place in the units of the radius is outside of a disc."""
     distance: Floats = np.hypot(u, v) - 1
     return distance
 
@@ -148,7 +149,7 @@ def _notch(u: Floats, v: Floats) -> Floats:
 
 
 def _marker(u: Floats, v: Floats) -> Floats:
-    return np.maximum(_disc(u, v), -_notch(u, v))
+    return np.maximum(disc(u, v), -_notch(u, v))
 
 
 def _two_notches(u: Floats, v: Floats) -> Floats:
@@ -162,7 +163,7 @@ def _three_notches(u: Floats, v: Floats) -> Floats:
 
 
 def _ring(u: Floats, v: Floats) -> Floats:
-    return np.maximum(_disc(u, v), 0.4 - np.hypot(u, v))
+    return np.maximum(disc(u, v), 0.4 - np.hypot(u, v))
 
 
 def _notched_square(u: Floats, v: Floats) -> Floats:
@@ -170,4 +171,4 @@ def _notched_square(u: Floats, v: Floats) -> Floats:
     return np.maximum(square, -_notch(u, v))
 
 
-_DECOYS = (_disc, _two_notches, _three_notches, _ring, _notched_square)
+_DECOYS = (disc, _two_notches, _three_notches, _ring, _notched_square)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+PRIVATE = {"coremltools.models.MLModel": ("_mil_program",)}
+
 
 def main_function(model: Any) -> Any:
     """The MIL function of a converted model, whose `operations` and `outputs` can be walked."""

@@ -8,6 +8,13 @@ from executorch.backends.xnnpack.operators import node_visitor
 from executorch.exir._serialize._flatbuffer import _flatc_decompile
 from torch._higher_order_ops.executorch_call_delegate import executorch_call_delegate
 
+PRIVATE = {
+    "executorch.backends.xnnpack.operators.node_visitor": ("_node_visitor_dict",),
+    "executorch.exir._serialize._flatbuffer": ("_flatc_decompile",),
+    "executorch.exir.lowered_backend_module.LoweredBackendModule": ("_processed_bytes",),
+    "torch._higher_order_ops.executorch_call_delegate": ("executorch_call_delegate",),
+}
+
 __all__ = ["call_delegate", "decompile_flatbuffer", "node_visitors", "set_processed_bytes"]
 
 node_visitors: dict[str, Any] = node_visitor._node_visitor_dict
@@ -22,6 +29,4 @@ call_delegate: Any = executorch_call_delegate
 
 def set_processed_bytes(delegate: Any, content: bytes) -> None:
     """Give a lowered module other bytes than its backend made."""
-    if not hasattr(delegate, "_processed_bytes"):
-        raise AttributeError("a lowered module keeps its bytes elsewhere in this version of ExecuTorch")
     delegate._processed_bytes = content

@@ -68,12 +68,12 @@ def resize(codes: Codes, factor: int = 2) -> Codes:
     """`floor(weighted sum / cells + 1/2)`, edges clamped: int8 `[N,C,H,W]` -> int8 `[N,C,factor*H,factor*W]`."""
     x = codes.astype(np.int32)
     for axis in (2, 3):
-        x = _interpolate(x, axis, factor)
+        x = weighted_sums(x, axis, factor)
     shift = 2 * (2 * factor).bit_length() - 2
     return saturate((x + (1 << (shift - 1))) >> shift)
 
 
-def _interpolate(x: NDArray[np.int32], axis: int, factor: int) -> NDArray[np.int32]:
+def weighted_sums(x: NDArray[np.int32], axis: int, factor: int) -> NDArray[np.int32]:
     """Along one axis, `2 * factor` times the value: weights `2*factor - d` and `d`, d = 1, 3, 5... from the centre."""
     count = x.shape[axis]
     phase = np.tile(np.arange(factor), count)

@@ -6,6 +6,16 @@ from typing import Any
 
 import torch
 
+PRIVATE = {
+    "torch": ("_fake_quantize_learnable_per_tensor_affine",),
+    "torch.Tensor": ("_version",),
+    "torch.nn.modules.batchnorm": ("_BatchNorm",),
+    "torch.ao.quantization.fx": ("_decomposed",),
+}
+
+AnyBatchNorm = torch.nn.modules.batchnorm._BatchNorm
+"""The base of every BatchNorm."""
+
 fake_quantize_learnable: Any = torch._fake_quantize_learnable_per_tensor_affine
 """`(x, scale, zero_point, quant_min, quant_max, grad_factor)`: fake quantisation whose scale learns."""
 

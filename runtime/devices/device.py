@@ -14,9 +14,9 @@ import numpy.typing as npt
 
 from litehrnet_stage2.reference.array_files import read_npy
 from litehrnet_stage2.reference.cache_folder import cache_root
-from litehrnet_stage2.reference.contract import litert_delegate
 from litehrnet_stage2.reference.errors import InputError
 from litehrnet_stage2.reference.progress import Progress, silent
+from litehrnet_stage2.reference.upstream import litert_2
 from litehrnet_stage2.runtime.child import PYTHON, printable
 from litehrnet_stage2.runtime.devices.device_errors import DeviceError
 from litehrnet_stage2.runtime.devices.emulation import (
@@ -142,8 +142,8 @@ class Device:
         progress: Progress = silent,
     ) -> None:
         self.name = name
-        self._transport = transport
-        self._python = list(python)
+        self.transport = transport
+        self.python = list(python)
         self._default_to_big_cores = default_to_big_cores
         self._cache_dir = cache_dir or cache_root()
         self._progress = progress
@@ -163,7 +163,7 @@ class Device:
         """Remove everything from the device."""
         self._there.clear()
         self._commands.clear()
-        self._transport.remove()
+        self.transport.remove()
 
     def facts(self) -> DeviceFacts:
         """What the device is and how it is now: ask before and after a timing run.
@@ -171,7 +171,7 @@ class Device:
         Raises:
             DeviceError: it cannot be reached, or its processor is not supported.
         """
-        done = self._transport.run(["sh", "-c", FACTS_SCRIPT], timeout_s=FACTS_TIMEOUT_S)
+        done = self.transport.run(["sh", "-c", FACTS_SCRIPT], timeout_s=FACTS_TIMEOUT_S)
         machine = next((line[9:] for line in done.stdout.splitlines() if line.startswith("@machine\t")), "")
         if done.status or not machine:
             raise DeviceError(f"{self.name} does not say what it is: {done.stderr.strip()[-1000:] or 'no uname'}")
@@ -218,7 +218,7 @@ class Device:
         program = (
             f"import {package.replace('-', '_')}; from importlib.metadata import version; print(version({package!r}))"
         )
-        done = self._transport.run([*self._python_words(library), "-c", program], timeout_s=60)
+        done = self.transport.run([*self._python_words(library), "-c", program], timeout_s=60)
         if done.status:
             said = done.stderr.strip().rpartition("\n")[2][-1000:]
             raise DeviceError(f"{self.name} cannot run {library} ({said}): install {package} there")
@@ -234,14 +234,14 @@ class Device:
         if library == "executorch":
             return self._pte_command()
         python = self._python_words(library)
-        for file in (_HERE / "python_runner.py", Path(litert_delegate.__file__)):
+        for file in (_HERE / "python_runner.py", Path(litert_2.__file__)):
             self._put_once(file, file.name)
         return [*python, "./python_runner.py", "--library", library]
 
     def _python_words(self, library: str) -> list[str]:
-        if not self._python:
+        if not self.python:
             raise DeviceError(f"{self.name} has no Python, which {library} needs: run the .pte there")
-        return self._python
+        return self.python
 
     def _pte_command(self) -> list[str]:
         if self._arch is None:
@@ -256,7 +256,7 @@ class Device:
     def _put_once(self, local: Path, name: str) -> None:
         if name not in self._there:
             self._progress(f"copying {name} to {self.name}")
-            self._transport.put(local, name)
+            self.transport.put(local, name)
             self._there.add(name)
 
     def _run(
@@ -281,8 +281,8 @@ class Device:
         with tempfile.TemporaryDirectory() as temporary:
             sample = Path(temporary, "input.npy")
             np.save(sample, np.ascontiguousarray(inputs))
-            self._transport.put(model, "model")
-            self._transport.put(sample, "input.npy")
+            self.transport.put(model, "model")
+            self.transport.put(sample, "input.npy")
             files = ["--model", "./model", "--input", "./input.npy", "--output", "./output"]
             reply = self._reply([*command, *files, *flags], timeout_s)
             if (len(reply.warmup_ns), len(reply.query_ns)) != (warmup, iterations):
@@ -316,7 +316,7 @@ class Device:
     def _fetch(self, index: int, one: Output, samples: int, folder: Path) -> Array:
         """An output's file, compared with what the reply said of it."""
         name = f"output.{index}.npy"
-        self._transport.get(name, folder / name)
+        self.transport.get(name, folder / name)
         try:
             found = read_npy(folder / name)
         except InputError as error:
@@ -327,7 +327,7 @@ class Device:
         return found
 
     def _reply(self, argv: list[str], timeout_s: float) -> Reply:
-        return read_reply(self._transport.run(argv, timeout_s=timeout_s), self.name)
+        return read_reply(self.transport.run(argv, timeout_s=timeout_s), self.name)
 
 
 class EmulatedDevice(Device):
@@ -368,14 +368,14 @@ class EmulatedDevice(Device):
         argv = self._command(library)
         self._put_once(build_instruction_counter(self._cache_dir), "libinstructions.so")
         argv = [argv[0], "-plugin", "./libinstructions.so,out=./instructions.txt", *argv[1:]]
-        self._transport.put(artifact, "model")
+        self.transport.put(artifact, "model")
         with tempfile.TemporaryDirectory() as temporary:
             sample, counted = Path(temporary, "input.npy"), Path(temporary, "instructions.txt")
             np.save(sample, np.ascontiguousarray(inputs[:1]))
-            self._transport.put(sample, "input.npy")
+            self.transport.put(sample, "input.npy")
             files = ["--model", "./model", "--input", "./input.npy"]
             reply = self._reply([*argv, *files, "--iterations", str(queries)], timeout_s)
-            self._transport.get("instructions.txt", counted)
+            self.transport.get("instructions.txt", counted)
             marks = np.loadtxt(counted, np.int64)
         if len(marks) != (due := 2 * (1 + queries + 1)):  # the first, those asked for, and the check that they repeat
             raise DeviceError(

@@ -1,7 +1,7 @@
 """Runs one `.onnx` or `.tflite` file on a device that has Python and its library, and says how long each query took.
 
 The twin of the native runner: the same flags with `--library` and `--setting`, the same JSON on standard output, the
-same exit statuses. It is copied to the device, `contract/litert_delegate.py` beside it, and imports nothing else of
+same exit statuses. It is copied to the device, `reference/upstream/litert_2.py` beside it, and imports nothing else of
 this package. Another library is one more class in `LIBRARIES`.
 """
 
@@ -118,8 +118,8 @@ class LiteRT(Engine):
         declared = self._interpreter.get_input_details()
         self._inputs = [inp["index"] for inp in declared]
         self._outputs = [out["index"] for out in self._interpreter.get_output_details()]
-        rule = runpy.run_path(str(Path(__file__).with_name("litert_delegate.py")))
-        if left := rule["undelegated"](self._interpreter._get_ops_details(), self._outputs):
+        rule = runpy.run_path(str(Path(__file__).with_name("litert_2.py")))
+        if left := rule["undelegated"](self._interpreter, self._outputs):
             raise ValueError(f"{left}. {rule['ADVICE']}")
         return [Input(inp["name"], inp["dtype"].__name__, inp["shape"].tolist()) for inp in declared]
 

@@ -47,7 +47,7 @@ class ShellTransport(ABC):
 
     def __init__(self, label: str) -> None:
         self.label = label
-        self._holder: subprocess.Popen[bytes] | None = None
+        self.holder: subprocess.Popen[bytes] | None = None
         self._folder = ""
 
     @abstractmethod
@@ -72,9 +72,9 @@ class ShellTransport(ABC):
     @property
     def folder(self) -> str:
         """The absolute path of the work folder on the device, made when first asked for."""
-        if self._holder is None:
+        if self.holder is None:
             self._connect()
-        elif self._holder.poll() is not None:
+        elif self.holder.poll() is not None:
             raise DeviceError(
                 f"the connection to {self.label} was lost; the other side removes its work folder. Run again"
             )
@@ -95,7 +95,7 @@ class ShellTransport(ABC):
             raise DeviceError(f"`{argv[0]}` is not installed on this machine") from error
         assert holder.stdout is not None
         assert holder.stderr is not None
-        self._holder = holder
+        self.holder = holder
         line = _line(holder.stdout, seconds=self.connect_timeout_s)
         folder = _FOLDER.fullmatch(line)
         if folder is None:
@@ -134,10 +134,10 @@ class ShellTransport(ABC):
         return done
 
     def _check_connection(self) -> None:
-        assert self._holder is not None
+        assert self.holder is not None
         # The end of the session may be seen a little later than the command's.
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._holder.wait(timeout=1)
+            self.holder.wait(timeout=1)
         _ = self.folder
 
     def get(self, name: str, local: Path) -> None:
@@ -149,7 +149,7 @@ class ShellTransport(ABC):
 
     def remove(self) -> None:
         """End the session; the other side removes the folder."""
-        holder, self._holder = self._holder, None
+        holder, self.holder = self.holder, None
         if holder is None:
             return
         assert holder.stdin is not None

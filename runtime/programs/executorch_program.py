@@ -7,10 +7,15 @@ import threading
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from litehrnet_stage2.runtime.program import Arrays, Names, Program, RuntimeUnavailableError, as_file
+from litehrnet_stage2.runtime.upstream.executorch_bindings_1_5 import (
+    bindings,
+    load_program,
+    reset_threads,
+    thread_count,
+)
 
 
 class _ThreadPool:
@@ -26,12 +31,12 @@ class _ThreadPool:
         self._running = 0
         self._age = 0
 
-    def load(self, bindings: ModuleType, threads: int, make: Callable[[], Any]) -> tuple[Any, int]:
+    def load(self, threads: int, make: Callable[[], Any]) -> tuple[Any, int]:
         """What `make` loads on a pool of so many threads, while nothing runs, and the age of the pool."""
         with self._idle:
             self._idle.wait_for(lambda: self._running == 0)
-            if bindings._threadpool_get_thread_count() != threads:
-                bindings._unsafe_reset_threadpool(threads)
+            if thread_count() != threads:
+                reset_threads(threads)
                 self._age += 1
             return make(), self._age
 
@@ -63,7 +68,7 @@ class ExecuTorchProgram(Program):
     """
 
     def __init__(self, content: bytes, threads: int, *, traced: bool = False) -> None:
-        self._bindings = _bindings()
+        _check_installed()
         import torch
 
         self._from_numpy = torch.from_numpy
@@ -73,11 +78,7 @@ class ExecuTorchProgram(Program):
 
     def load(self) -> None:
         """Load the program on a pool of its threads; `age` is that pool's."""
-        self._module, self.age = _POOL.load(
-            self._bindings,
-            self._threads,
-            lambda: self._bindings._load_for_executorch_from_buffer(self._content, enable_etdump=self._traced),
-        )
+        self._module, self.age = _POOL.load(self._threads, lambda: load_program(self._content, traced=self._traced))
 
     def run(self, inputs: Arrays) -> Arrays:
         """One inference; the outputs are views of the module's memory."""
@@ -97,18 +98,14 @@ def open_program(content: bytes | Path, *, threads: int, exact: bool, names: Nam
 
 def library_version() -> str:
     """Version of ExecuTorch, which is imported."""
-    _bindings()
+    _check_installed()
     return version("executorch")
 
 
-def _bindings() -> ModuleType:
-    """The bindings' extension module: `portable_lib`, which re-exports it, imports the exporter for seconds."""
+def _check_installed() -> None:
     try:
-        import torch  # noqa: F401  # the extension needs its libraries loaded
-        from executorch.extension.pybindings import _C
+        bindings()
     except ImportError as error:
         raise RuntimeUnavailableError(
             f"ExecuTorch cannot be imported ({error}): install it with `pip install -e '.[convert]'`"
         ) from error
-    bindings: ModuleType = _C
-    return bindings

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from litehrnet_stage2.reference.contract.litert_delegate import ADVICE, undelegated
 from litehrnet_stage2.reference.integer_function import Quantization
+from litehrnet_stage2.reference.upstream.litert_2 import ADVICE, undelegated
 from litehrnet_stage2.runtime.program import (
     Array,
     Arrays,
@@ -57,7 +57,7 @@ class LiteRTProgram(Program):
         Raises:
             RuntimeUnavailableError: this LiteRT runs a part in kernels of its own.
         """
-        if left := undelegated(self.interpreter._get_ops_details(), self._outputs):
+        if left := undelegated(self.interpreter, self._outputs):
             raise RuntimeUnavailableError(f"LiteRT here does not compute the function: {left}. {ADVICE}")
 
 

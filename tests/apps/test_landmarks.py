@@ -65,7 +65,7 @@ def test_the_hard_conditions_are_those_promised() -> None:
 def test_a_shape_is_drawn_where_it_is_said_to_be(x: float, y: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scene, "OCCLUDED_SHARE", 0.0)
     image = np.full((100, 100, 3), 0.4, np.float32)
-    scene._draw(np.random.default_rng(0), image, image.copy(), scene._disc, x, y, 10.0)
+    scene.draw_shape(np.random.default_rng(0), image, image.copy(), scene.disc, x, y, 10.0)
     weight = np.abs(image - 0.4).sum(axis=2)
     rows, columns = np.indices(weight.shape) + 0.5
     assert (weight * columns).sum() / weight.sum() == pytest.approx(x, abs=0.05)

@@ -69,7 +69,7 @@ def test_every_convolution_has_int8_weights_of_scale_one_so_that_sums_are_whole(
 def test_an_operator_too_many_fails_the_conversion_and_writes_nothing(
     small_function: IntegerFunction, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = to_coreml._conv
+    original = to_coreml.LOWER[Conv]
     monkeypatch.setitem(
         to_coreml.LOWER, Conv, lambda body, node: to_coreml.mb.add(x=original(body, node), y=np.float32(1))
     )

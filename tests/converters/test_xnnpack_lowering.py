@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from executorch.backends.xnnpack.operators import node_visitor
 from executorch.exir._serialize._program import deserialize_pte_binary
 from executorch.exir.schema import Tensor
 
 from litehrnet_stage2.converters import xnnpack_lowering
+from litehrnet_stage2.converters.upstream.executorch_1_5 import node_visitors
 from litehrnet_stage2.converters.xnnpack_payload import operators
 from litehrnet_stage2.reference.config import Stage2Config
 from litehrnet_stage2.reference.freeze import freeze
@@ -64,7 +64,7 @@ def test_features_are_read_in_place_where_xnnpack_reads_nothing_behind_them(
 
 def test_the_stock_visitors_stand_again_after_lowering(of_channels: Make) -> None:
     """Whoever lowers a network of their own in the same process gets what ExecuTorch ships."""
-    before = dict(node_visitor._node_visitor_dict)
+    before = dict(node_visitors)
     xnnpack_lowering.lower(FloatQDQModule(of_channels(4)), torch.zeros(1, 4, 16, 24))
-    assert node_visitor._node_visitor_dict == before
+    assert node_visitors == before
     assert {visitor.__module__ for visitor in before.values()}.isdisjoint({xnnpack_lowering.__name__})

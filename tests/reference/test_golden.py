@@ -402,7 +402,7 @@ def _resizing_half_to_even(patch: pytest.MonkeyPatch) -> None:
     def even(codes: NDArray[np.int8], factor: int) -> NDArray[np.int8]:
         x = codes.astype(np.int32)
         for axis in (2, 3):
-            x = resize._interpolate(x, axis, factor)
+            x = resize.weighted_sums(x, axis, factor)
         return saturate(np.rint(x / 16))
 
     patch.setattr(resize, "resize", even)

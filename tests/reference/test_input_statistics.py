@@ -83,4 +83,5 @@ def test_a_folded_network_has_nothing_to_compare_with_and_a_network_is_left_as_i
     input_statistics(model, features)
     assert all(module.training for module in model.modules())
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+    hooks = ("_forward_hooks", "_forward_pre_hooks")
+    assert not any(vars(module)[kind] for module in model.modules() for kind in hooks)

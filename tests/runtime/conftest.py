@@ -120,8 +120,8 @@ def in_place(
         path = tmp_path_factory.mktemp("in_place") / "stage2.pte"
         convert = {"codes": to_executorch_codes.convert, "float": to_executorch.convert}[border]
         with pytest.MonkeyPatch.context() as patch:
-            if channels % xnnpack_lowering._READ_AT_ONCE:  # it would be copied, rightly
-                patch.setattr(xnnpack_lowering, "_READ_AT_ONCE", 1)
+            if channels % xnnpack_lowering.READ_AT_ONCE:  # it would be copied, rightly
+                patch.setattr(xnnpack_lowering, "READ_AT_ONCE", 1)
             convert(function, path, Deployment())
         return path, np.zeros((1, channels, 6, 10), np.int8 if border == "codes" else np.float32)
 

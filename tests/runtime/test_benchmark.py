@@ -119,8 +119,8 @@ def test_a_process_that_dies_between_turns_takes_no_other_with_it(task: Task) ->
     with worker_process(task, longest_s=60) as one, worker_process(task, longest_s=60) as other:
         one.turn()
         other.turn()
-        one._process.kill()
-        one._process.wait()
+        one.process.kill()
+        one.process.wait()
         one.turn()
         other.turn()
         dead, alive = one.reply(ProcessReply), other.reply(ProcessReply)
@@ -133,8 +133,8 @@ def test_a_process_that_dies_between_turns_takes_no_other_with_it(task: Task) ->
 
 def test_a_process_that_dies_while_it_waits_ends_quietly(task: Task) -> None:
     with worker_process(task, longest_s=60) as worker:
-        worker._process.kill()
-        worker._process.wait()
+        worker.process.kill()
+        worker.process.wait()
         worker.turn()
 
 
@@ -319,7 +319,7 @@ def test_a_benchmark_that_is_killed_while_it_sustains_leaves_no_worker(
         task = Task(kind="sustain", candidate=candidate, bundle=str(bundle.folder), seconds=600)
         import litehrnet_stage2.runtime.latency.lanes.process as process
         listen = process.WorkerProcess._listen
-        process.WorkerProcess._listen = lambda self: (print(self._process.pid, flush=True), listen(self))
+        process.WorkerProcess._listen = lambda self: (print(self.process.pid, flush=True), listen(self))
         with worker_process(task, longest_s=600):
             pass
     """)

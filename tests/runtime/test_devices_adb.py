@@ -160,10 +160,10 @@ def test_a_pulled_cable_is_an_error_and_leaves_nothing(phone: Phone, tmp_path: P
     transport.put(source, "x")
     assert len(phone.left()) == 1
     # When the cable is pulled, the phone's end of a shell sees its input close.
-    assert transport._holder is not None
-    assert transport._holder.stdin is not None
-    transport._holder.stdin.close()
-    transport._holder.wait(10)
+    assert transport.holder is not None
+    assert transport.holder.stdin is not None
+    transport.holder.stdin.close()
+    transport.holder.wait(10)
     phone.attach()
     with pytest.raises(DeviceError, match="the connection to the phone was lost"):
         transport.put(source, "y")

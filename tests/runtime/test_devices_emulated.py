@@ -159,7 +159,7 @@ def test_a_run_that_hangs_is_given_up(a76: EmulatedDevice, pte: Path, sample: Pa
 def test_the_work_folder_is_removed(pte: Path, sample: Path) -> None:
     with EmulatedDevice(CPU_MODELS["cortex-a72"]) as device:
         device.run("executorch", pte, np.load(sample))
-        folder = device._transport.folder  # type: ignore[attr-defined]
+        folder = device.transport.folder  # type: ignore[attr-defined]
         assert (folder / "model").exists()
     assert not folder.exists()
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from ai_edge_litert import interpreter
 
+from litehrnet_stage2.reference.upstream import litert_2
 from litehrnet_stage2.runtime import Bundle, OutputError, RuntimeUnavailableError, open_session
 from litehrnet_stage2.runtime.devices import RunnerError
 from litehrnet_stage2.runtime.devices.device import local_device
@@ -32,15 +33,15 @@ def test_an_interpreter_without_xnnpack_is_refused_in_one_sentence(
 
 
 def test_a_file_that_xnnpack_takes_in_part_is_refused(codes_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With one operator outside of the delegate, as `_get_ops_details` would tell."""
-    whole = interpreter.Interpreter._get_ops_details
+    """With one operator outside of the delegate, as LiteRT would tell."""
+    whole = litert_2.operators_of
 
-    def with_one_more(self: interpreter.Interpreter) -> list[dict[str, object]]:
-        operators = whole(self)
+    def with_one_more(opened: interpreter.Interpreter) -> list[dict[str, object]]:
+        operators = whole(opened)
         delegate = operators[-1]
         return [*operators[:-1], {**delegate, "outputs": [*delegate["outputs"], 3]}]
 
-    monkeypatch.setattr(interpreter.Interpreter, "_get_ops_details", with_one_more)
+    monkeypatch.setattr(litert_2, "operators_of", with_one_more)
     with pytest.raises(RuntimeUnavailableError, match="some operators are outside of XNNPACK's delegate"):
         open_session(codes_bundle, "litert-codes")
 

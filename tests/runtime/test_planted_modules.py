@@ -95,4 +95,4 @@ def test_scenes_are_drawn_by_processes_that_execute_nothing_of_the_folder(
 
 def test_a_python_on_a_board_leaves_its_current_folder_out() -> None:
     with parse_device("ssh:board") as device:
-        assert "PYTHONSAFEPATH=1" in device._python
+        assert "PYTHONSAFEPATH=1" in device.python

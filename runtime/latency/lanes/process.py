@@ -76,7 +76,7 @@ class WorkerProcess:
     def __init__(self, process: subprocess.Popen[str], said: IO[str], task: Task, longest_s: float) -> None:
         assert process.stdin is not None
         assert process.stdout is not None
-        self._process, self._said, self._longest_s = process, said, longest_s
+        self.process, self._said, self._longest_s = process, said, longest_s
         self._stdin, self._stdout = process.stdin, process.stdout
         self._late = False
         self._tell(json.dumps(dataclasses.asdict(task)))
@@ -94,11 +94,11 @@ class WorkerProcess:
             self._listen()
         if self._late:
             return Failed(f"its process was ended: it gave no reply within {self._longest_s:g} s")
-        if self._process.wait() == 0:
+        if self.process.wait() == 0:
             return self._read(kind)
         self._said.seek(0)
         last = self._said.read().strip().rpartition("\n")[2] or "nothing"
-        return Failed(f"its process ended with status {self._process.returncode} and said: {last}")
+        return Failed(f"its process ended with status {self.process.returncode} and said: {last}")
 
     def _read(self, kind: type[T]) -> T | Failed:
         try:
@@ -127,4 +127,4 @@ class WorkerProcess:
 
     def _end(self) -> None:
         self._late = True
-        self._process.kill()
+        self.process.kill()
