@@ -16,10 +16,9 @@ from litehrnet_stage2.reference.errors import InputError
 from litehrnet_stage2.reference.progress import Progress, silent
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
+    from litehrnet_stage2.reference.contract.manifest import TensorSpec
     from litehrnet_stage2.runtime import Bundle, FidelityResult, Golden, ParityResult
+    from litehrnet_stage2.runtime.program import Array
 
 Checked: TypeAlias = Union["ParityResult", "FidelityResult"]
 """What became of one runtime: of an exact one its codes, of one with a function of its own its fidelity."""
@@ -34,8 +33,9 @@ def parity(
     inputs: Annotated[
         Path | None,
         typer.Option(
-            help="Features float32 [N,32,H,W] in a .npy, instead of the golden inputs. They are snapped to the "
-            "input grid; what happens without is reported apart."
+            help="Inputs float32 [N,C,H,W] or, of pixels, uint8, in a .npy, or in a .npz by name where there are "
+            "several, instead of the golden ones. They are snapped to the input grid; what happens without is "
+            "reported apart."
         ),
     ] = None,
     threads: Annotated[int, typer.Option(help="Threads of each runtime.")] = 1,
@@ -91,7 +91,6 @@ def check_bundle(
         ValueError: `inputs` for a runtime that is compared with the float network.
         BundleError, RuntimeUnavailableError: a runtime cannot be opened.
     """
-    from litehrnet_stage2.apps.features_file import load_features
     from litehrnet_stage2.reference.contract.artifacts import DEVICE_RUNTIMES
     from litehrnet_stage2.runtime import OWN_FUNCTION, Bundle, check_fidelity, check_parity, expected, open_session
 
@@ -102,7 +101,8 @@ def check_bundle(
     elif runtimes is None:
         runtimes = default_runtimes(opened.manifest.artifacts, progress)
     runtimes = list(dict.fromkeys(runtimes))
-    golden, due, unsnapped = opened.golden(), None, None
+    golden, due = opened.golden(), None
+    unsnapped: tuple[Array, ...] = ()
     if inputs is not None:
         if own := [name for name in runtimes if name in OWN_FUNCTION]:
             raise InputError(
@@ -110,8 +110,8 @@ def check_bundle(
                 "alone: leave out --inputs"
             )
         progress("evaluating the golden codes")
-        unsnapped = load_features(inputs, opened.manifest.inputs[0].shape[1])
-        due = expected(opened.function(), unsnapped)
+        unsnapped = _load(inputs, opened.manifest.inputs)
+        due = expected(opened.function(), *unsnapped)
     if device is not None:
         return _check_on_device(
             device, opened, runtimes, due or golden, unsnapped, chosen=chosen, threads=threads, progress=progress
@@ -127,12 +127,22 @@ def check_bundle(
     return results
 
 
+def _load(path: Path, specs: Sequence[TensorSpec]) -> tuple[Array, ...]:
+    from litehrnet_stage2.apps.features_file import load_features
+    from litehrnet_stage2.apps.network_source import InputDeclaration, load_inputs
+
+    if len(specs) == 1 and specs[0].kind == "float" and path.suffix != ".npz":
+        return (load_features(path, specs[0].shape[1]),)
+    declared = [InputDeclaration(spec.name, spec.shape, spec.kind == "pixels") for spec in specs]
+    return load_inputs(path, declared, most=None)
+
+
 def _check_on_device(
     name: str,
     bundle: Bundle,
     runtimes: Sequence[str],
     due: Golden,
-    unsnapped: NDArray[np.float32] | None,
+    unsnapped: Sequence[Array],
     *,
     chosen: bool,
     threads: int,

@@ -30,7 +30,7 @@ class InputDeclaration:
     """An input: its name among the parameters of `forward`, its shape `[1, C, H, W]`, and whether it is pixels."""
 
     name: str
-    shape: tuple[int, int, int, int]
+    shape: tuple[int, ...]
     pixels: bool
 
 
@@ -91,8 +91,10 @@ def _load_weights(network: nn.Module, path: Path) -> None:
         raise InputError(f"{path} does not hold the weights of that network: {reason}") from error
 
 
-def load_inputs(where: Path, declared: Sequence[InputDeclaration]) -> tuple[NDArray[Any], ...]:
-    """Calibration data of each input `[N, C, H, W]`: a `.npy` of the one input, or a `.npz` with an array for each.
+def load_inputs(
+    where: Path, declared: Sequence[InputDeclaration], *, most: int | None = MOST_IMAGES
+) -> tuple[NDArray[Any], ...]:
+    """The first `most` of each input `[N, C, H, W]`: a `.npy` of the one input, or a `.npz` with an array for each.
 
     Pixels are uint8, or floats in [0, 1], which become uint8; other inputs float32.
 
@@ -109,7 +111,7 @@ def load_inputs(where: Path, declared: Sequence[InputDeclaration]) -> tuple[NDAr
         )
     if missing := [one.name for one in declared if one.name not in arrays]:
         raise InputError(f"{where} has no array `{missing[0]}`: it has {', '.join(arrays)}")
-    found = tuple(_checked(arrays[one.name][:MOST_IMAGES], one, where) for one in declared)
+    found = tuple(_checked(arrays[one.name][:most], one, where) for one in declared)
     if len({len(array) for array in found}) > 1:
         raise InputError(f"{where} has arrays of different lengths: {[len(array) for array in found]}")
     return found

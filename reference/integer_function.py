@@ -24,8 +24,6 @@ from litehrnet_stage2.reference.operators import KINDS, Conv, Operator, Shape
 from litehrnet_stage2.reference.quantization import QMAX, QMIN, Codes, Quantization, saturate
 
 __all__ = [
-    "INPUT",
-    "OUTPUTS",
     "QMAX",
     "QMIN",
     "Codes",
@@ -36,9 +34,6 @@ __all__ = [
     "saturate",
     "save",
 ]
-
-INPUT, OUTPUTS = "features", ("y1", "y2")
-"""Stage2's; rooms that still know them by name are being taught to read the function's."""
 
 MOST_BYTES = 2**28
 """Of all weights of a function."""

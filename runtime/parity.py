@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,10 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from litehrnet_stage2.reference import golden
+from litehrnet_stage2.reference.contract.manifest import border_specs
 from litehrnet_stage2.reference.errors import InputError
 from litehrnet_stage2.reference.integer_function import IntegerFunction
+from litehrnet_stage2.runtime.border import quantize
 from litehrnet_stage2.runtime.bundle import Golden
-from litehrnet_stage2.runtime.program import Codes, Float
+from litehrnet_stage2.runtime.program import Array, Codes
 from litehrnet_stage2.runtime.session import Session, SessionInfo
 
 if TYPE_CHECKING:
@@ -84,22 +86,23 @@ class ParityResult:
         return all(output.mismatches == 0 for output in self.outputs.values())
 
 
-def expected(function: IntegerFunction, features: Float) -> Golden:
-    """The golden codes of features float32 `[N, C, H, W]`, snapped to the grid of the function's one input.
+def expected(function: IntegerFunction, *inputs: Array) -> Golden:
+    """The golden codes of inputs float32 or, of pixels, uint8 `[N,C,H,W]`, snapped to the grids of the function's.
 
     Raises:
         InputError: they have another shape.
     """
-    (name,) = function.inputs
-    shape, q = function.tensors[name].shape[1:], function.quantization[name]
-    if features.ndim != 4 or features.shape[1:] != shape or not len(features):
-        due = ",".join(map(str, shape))
-        raise InputError(f"{name} must have shape [N,{due}], N >= 1, but have {list(features.shape)}")
-    codes = q.quantize(features)
-    return Golden({name: codes}, golden.evaluate(function, codes), {name: q})
+    specs, _ = border_specs(function)
+    codes = {}
+    for x, spec in zip(inputs, specs, strict=True):
+        if x.ndim != 4 or x.shape[1:] != spec.shape[1:] or not len(x):
+            due = ",".join(map(str, spec.shape[1:]))
+            raise InputError(f"{spec.name} must have shape [N,{due}], N >= 1, but have {list(x.shape)}")
+        codes[spec.name] = quantize(x, spec)
+    return Golden(codes, golden.evaluate(function, *codes.values()), {spec.name: spec.quantization for spec in specs})
 
 
-def check_parity(session: Session, due: Golden, *, unsnapped: Float | None = None) -> ParityResult:
+def check_parity(session: Session, due: Golden, *, unsnapped: Sequence[Array] = ()) -> ParityResult:
     """Run the golden inputs and compare; `unsnapped` are the same inputs before they were put on the grid.
 
     Raises:
@@ -117,7 +120,7 @@ def check_parity(session: Session, due: Golden, *, unsnapped: Float | None = Non
         },
         codes_sha256=golden.codes_sha256(*found),
         golden_sha256=golden.codes_sha256(*(due.outputs[spec.name] for spec in specs)),
-        flips=None if unsnapped is None else _flips(session, due, unsnapped),
+        flips=_flips(session, due, unsnapped),
     )
 
 
@@ -144,15 +147,15 @@ def sqnr_db(signal: NDArray[np.floating], noise: NDArray[np.generic]) -> float:
     return math.inf if of_noise == -math.inf else of_signal - of_noise
 
 
-def _flips(session: Session, due: Golden, unsnapped: Float) -> FlipRate | None:
-    snapped = due.x
-    off_grid = int(np.count_nonzero(unsnapped != snapped))
+def _flips(session: Session, due: Golden, unsnapped: Sequence[Array]) -> FlipRate | None:
+    floats = [(x, snapped) for x, snapped in zip(unsnapped, due.real, strict=False) if x.dtype != np.uint8]
+    off_grid = sum(int(np.count_nonzero(x != snapped)) for x, snapped in floats)
     if not off_grid:
         return None
-    found = session.run_codes(unsnapped)
+    found = session.run_codes(*unsnapped)
     return FlipRate(
         off_grid=off_grid,
-        inputs=unsnapped.size,
+        inputs=sum(x.size for x in unsnapped),
         outputs=sum(int(np.count_nonzero(a != b)) for a, b in zip(found, due.outputs.values(), strict=True)),
         compared=sum(codes.size for codes in found),
     )

@@ -1,6 +1,6 @@
 """Predictions by Core ML in a process of its own: on some compute units it can kill the process that asks.
 
-The process gets a request as JSON on its standard input and the features as a file; it leaves the outputs as
+The process gets a request as JSON on its standard input and the inputs as a file; it leaves the outputs as
 a file and its reply as JSON on its standard output. What can go wrong with it ends as one sentence that names
 the compute unit.
 """
@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 from litehrnet_stage2.reference.array_files import read_npz
 from litehrnet_stage2.reference.contract.codec import CodecError, decode, parse
 from litehrnet_stage2.reference.errors import InputError, Stage2Error
-from litehrnet_stage2.reference.integer_function import OUTPUTS
 from litehrnet_stage2.runtime.child import PYTHON, ChildError, as_text, printable, run_bounded
 from litehrnet_stage2.runtime.latency.result import PlannedOperation
 
@@ -31,7 +30,7 @@ UNITS = {"cpu": "CPU_ONLY", "cpu+gpu": "CPU_AND_GPU", "cpu+ne": "CPU_AND_NE", "a
 
 WORKER = (*PYTHON, "-m", "litehrnet_stage2.runtime.coreml.predict_worker")
 LONGEST_S = 300.0
-INPUTS_FILE, OUTPUTS_FILE = "features.npy", "outputs.npz"
+INPUTS_FILE, OUTPUTS_FILE = "inputs.npz", "outputs.npz"
 
 
 class PredictionError(Stage2Error):
@@ -45,13 +44,15 @@ class PredictionRequest:
     Attributes:
         package: the `.mlpackage`.
         unit: a key of `UNITS`.
-        folder: holds the features and gets the outputs.
+        folder: holds the inputs, an array for each by name, and gets the outputs.
+        outputs: names of those that are wanted.
         queries, seconds: at least so many timed predictions, for at least so long; 0 and 0 for none.
     """
 
     package: str
     unit: str
     folder: str
+    outputs: tuple[str, ...]
     queries: int = 0
     seconds: float = 0.0
 
@@ -106,14 +107,15 @@ class MacPrediction:
 def predict(
     package: Path,
     unit: str,
-    features: NDArray[np.float32],
+    inputs: Mapping[str, NDArray[np.float32]],
+    outputs: Sequence[str],
     *,
     queries: int = 0,
     seconds: float = 0.0,
     worker: Sequence[str] = WORKER,
     timeout_s: float = LONGEST_S,
 ) -> MacPrediction:
-    """Predict features float32 `[N, in_channels, H, W]`, image by image, in a fresh process.
+    """Predict the named outputs of named inputs float32 `[N,C,H,W]`, image by image, in a fresh process.
 
     Raises:
         ValueError: an unknown compute unit.
@@ -122,22 +124,25 @@ def predict(
     if unit not in UNITS:
         raise InputError(f"unknown compute unit {unit!r}: they are {', '.join(UNITS)}")
     with tempfile.TemporaryDirectory(prefix="litehrnet-stage2-") as folder:
-        np.save(Path(folder, INPUTS_FILE), features)
-        request = PredictionRequest(package=str(package), unit=unit, folder=folder, queries=queries, seconds=seconds)
+        np.savez(Path(folder, INPUTS_FILE), **inputs)  # type: ignore[arg-type]  # numpy's stub
+        request = PredictionRequest(
+            package=str(package), unit=unit, folder=folder, outputs=tuple(outputs), queries=queries, seconds=seconds
+        )
         answer = _ask(request, worker, timeout_s + seconds)
         try:
             reply = decode(PredictionReply, answer)
             arrays = read_npz(Path(folder, OUTPUTS_FILE))
-            outputs = {name: arrays[name] for name in OUTPUTS}
+            found = {name: arrays[name] for name in outputs}
         except (KeyError, ValueError, OSError) as error:
             raise PredictionError(f"Core ML on {unit}: its process's reply is malformed ({error!r})") from error
-    if wrong := [name for name, y in outputs.items() if y.dtype != np.float32 or len(y) != len(features)]:
-        y = outputs[wrong[0]]
+    images = len(next(iter(inputs.values())))
+    if wrong := [name for name, y in found.items() if y.dtype != np.float32 or len(y) != images]:
+        y = found[wrong[0]]
         raise PredictionError(
             f"Core ML on {unit}: its process's reply is malformed "
-            f"(`{wrong[0]}` is {y.dtype} {list(y.shape)} for {len(features)} images)"
+            f"(`{wrong[0]}` is {y.dtype} {list(y.shape)} for {images} images)"
         )
-    return MacPrediction(outputs, reply)
+    return MacPrediction(found, reply)
 
 
 def _ask(request: PredictionRequest, worker: Sequence[str], timeout_s: float) -> Any:

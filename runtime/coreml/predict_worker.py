@@ -12,7 +12,7 @@ import platform
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from litehrnet_stage2.reference.integer_function import INPUT, OUTPUTS
+from litehrnet_stage2.reference.array_files import read_npz
+from litehrnet_stage2.reference.contract.codec import decode, parse
 from litehrnet_stage2.runtime.coreml import mac_facts
 from litehrnet_stage2.runtime.coreml.predict import (
     INPUTS_FILE,
@@ -38,14 +39,15 @@ MISTAKES = (ValueError, OSError, RuntimeError)
 DEVICES = {"MLCPUComputeDevice": "cpu", "MLGPUComputeDevice": "gpu", "MLNeuralEngineComputeDevice": "ne"}
 PLAN_SINCE = (14, 4)  # of macOS
 
-Outputs = dict[str, NDArray[np.float32]]
+Named = Mapping[str, NDArray[np.float32]]
 
 
 def serve(request: PredictionRequest) -> PredictionReply:
     """Do what is asked; the outputs go to the request's folder."""
     import coremltools as ct
 
-    features = np.load(Path(request.folder, INPUTS_FILE), allow_pickle=False)
+    inputs = read_npz(Path(request.folder, INPUTS_FILE))
+    first = {name: x[:1] for name, x in inputs.items()}
     units = ct.ComputeUnit[UNITS[request.unit]]
     before = mac_facts.thermal_state()
     with tempfile.TemporaryDirectory(prefix="litehrnet-stage2-") as folder:
@@ -53,19 +55,16 @@ def serve(request: PredictionRequest) -> PredictionReply:
             lambda: ct.utils.compile_model(request.package, str(Path(folder, "stage2.mlmodelc")))
         )
         model, load_ms = _timed(lambda: ct.models.CompiledMLModel(compiled, compute_units=units))
-
-        def run(image: NDArray[np.float32]) -> Any:
-            return model.predict({INPUT: image})
-
-        _, first_ms = _timed(lambda: run(features[:1]))
-        outputs = _outputs(run, features)
+        run = model.predict
+        _, first_ms = _timed(partial(run, first))
+        outputs = _outputs(run, inputs, request.outputs)
         np.savez(Path(request.folder, OUTPUTS_FILE), **outputs)  # type: ignore[arg-type]  # numpy's stub
         warmup, steady, samples, repeats = 0, False, [], None
         if request.queries or request.seconds:
-            warmup, steady = warm_up(partial(run, features[:1]))
-            samples = samples_ms(partial(run, features[:1]), queries=request.queries, seconds=request.seconds)
-            again = _outputs(run, features)
-            repeats = all(np.array_equal(again[name], outputs[name]) for name in OUTPUTS)
+            warmup, steady = warm_up(partial(run, first))
+            samples = samples_ms(partial(run, first), queries=request.queries, seconds=request.seconds)
+            again = _outputs(run, inputs, request.outputs)
+            repeats = all(np.array_equal(again[name], outputs[name]) for name in request.outputs)
         plan = _plan(compiled, units) if mac_facts.version() >= PLAN_SINCE else None
     return PredictionReply(
         compile_ms=compile_ms,
@@ -86,7 +85,7 @@ def main() -> None:
     """Entry point of the process."""
     reply = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what libraries print must not mix with the reply
-    request = PredictionRequest(**json.load(sys.stdin))
+    request = decode(PredictionRequest, parse(sys.stdin.read()))
     answer: dict[str, Any]
     if platform.system() != "Darwin":
         answer = {"error": f"Core ML predicts on macOS only, and this is {platform.system()}"}
@@ -99,9 +98,10 @@ def main() -> None:
     reply.close()
 
 
-def _outputs(run: Callable[[NDArray[np.float32]], Any], features: NDArray[np.float32]) -> Outputs:
-    found = [run(image[None]) for image in features]
-    return {name: np.concatenate([np.asarray(y[name], np.float32) for y in found]) for name in OUTPUTS}
+def _outputs(run: Callable[[Named], Named], inputs: Named, names: Sequence[str]) -> Named:
+    images = range(len(next(iter(inputs.values()))))
+    found = [run({name: x[i : i + 1] for name, x in inputs.items()}) for i in images]
+    return {name: np.concatenate([np.asarray(y[name], np.float32) for y in found]) for name in names}
 
 
 def _plan(compiled: str, units: Any) -> tuple[PlannedOperation, ...]:

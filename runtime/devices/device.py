@@ -49,6 +49,7 @@ from litehrnet_stage2.runtime.devices.transport import (
 )
 
 Array = npt.NDArray[Any]
+Arrays = tuple[Array, ...]
 
 PYTHON_PACKAGES = {"onnxruntime": "onnxruntime", "litert": "ai-edge-litert"}
 """The libraries that a device's Python runs, and the package that brings each."""
@@ -181,20 +182,20 @@ class Device:
         self,
         library: str,
         artifact: Path,
-        inputs: Array,
+        inputs: Array | Arrays,
         *,
         settings: Mapping[str, str] | None = None,
         **options: Unpack[RunOptions],
     ) -> NativeRun:
         """Run an artifact: with the native runner (`executorch`), or with the device's Python (`PYTHON_PACKAGES`).
 
-        Every sample of `inputs` (`[N, ...]`, the dtype of the artifact's input) is run once for the
+        Every sample of `inputs` (each `[N, ...]`, the dtype of that input of the artifact) is run once for the
         outputs; then `warmup` and `iterations` queries are timed; then the outputs are checked again.
 
         Args:
             library: that runs it.
             artifact: the file.
-            inputs: the samples.
+            inputs: the samples of each input, or of the one.
             settings: of the library's session, e.g. ONNX Runtime's `mlas.disable_kleidiai` "1", with which it
                 uses none of its SME kernels.
             options: see `RunOptions`.
@@ -204,7 +205,7 @@ class Device:
             DeviceError: the device or a tool of this machine is missing or lost.
         """
         words = [word for key, value in (settings or {}).items() for word in ("--setting", f"{key}={value}")]
-        return self._run([*self._command(library), *words], artifact, inputs, **options)
+        return self._run([*self._command(library), *words], artifact, _each(inputs), **options)
 
     def library_version(self, library: str) -> str:
         """The version of a library on the device: of `executorch`, that of the native runner.
@@ -263,7 +264,7 @@ class Device:
         self,
         command: list[str],
         model: Path,
-        inputs: Array,
+        inputs: Arrays,
         *,
         threads: int = 1,
         warmup: int = 0,
@@ -279,24 +280,20 @@ class Device:
         flags = ["--threads", str(threads), "--warmup", str(warmup), "--iterations", str(iterations)]
         flags += ["--affinity", ",".join(map(str, affinity))] if affinity else []
         with tempfile.TemporaryDirectory() as temporary:
-            sample = Path(temporary, "input.npy")
-            np.save(sample, np.ascontiguousarray(inputs))
             self.transport.put(model, "model")
-            self.transport.put(sample, "input.npy")
-            files = ["--model", "./model", "--input", "./input.npy", "--output", "./output"]
+            files = ["--model", "./model", *self._put_inputs(inputs, Path(temporary)), "--output", "./output"]
             reply = self._reply([*command, *files, *flags], timeout_s)
+            images = len(inputs[0])
             if (len(reply.warmup_ns), len(reply.query_ns)) != (warmup, iterations):
                 raise DeviceError(
                     f"the runner on {self.name} timed {len(reply.warmup_ns)} and {len(reply.query_ns)} queries, "
                     f"where {warmup} and {iterations} were asked for"
                 )
-            if (size := len(inputs) * sum(output.size_bytes for output in reply.outputs)) > MOST_FETCHED_BYTES:
+            if (size := images * sum(output.size_bytes for output in reply.outputs)) > MOST_FETCHED_BYTES:
                 raise DeviceError(
                     f"{self.name} has {size:,} bytes of outputs, and at most {MOST_FETCHED_BYTES:,} are fetched"
                 )
-            outputs = tuple(
-                self._fetch(i, output, len(inputs), Path(temporary)) for i, output in enumerate(reply.outputs)
-            )
+            outputs = tuple(self._fetch(i, output, images, Path(temporary)) for i, output in enumerate(reply.outputs))
         timed = not self.emulated
         return NativeRun(
             outputs=outputs,
@@ -312,6 +309,14 @@ class Device:
             runtime=printable(reply.runtime),
             facts=facts,
         )
+
+    def _put_inputs(self, inputs: Arrays, folder: Path) -> list[str]:
+        """The flags that name the files of the inputs, which are on the device then."""
+        names = [f"input.{i}.npy" for i in range(len(inputs))]
+        for name, x in zip(names, inputs, strict=True):
+            np.save(folder / name, np.ascontiguousarray(x))
+            self.transport.put(folder / name, name)
+        return [word for name in names for word in ("--input", f"./{name}")]
 
     def _fetch(self, index: int, one: Output, samples: int, folder: Path) -> Array:
         """An output's file, compared with what the reply said of it."""
@@ -354,9 +359,9 @@ class EmulatedDevice(Device):
         )
 
     def count_instructions(
-        self, library: str, artifact: Path, inputs: Array, *, queries: int = 4, timeout_s: float = 600
+        self, library: str, artifact: Path, inputs: Array | Arrays, *, queries: int = 4, timeout_s: float = 600
     ) -> InstructionCount:
-        """Count the instructions of one inference of an artifact in a library, one thread, on `inputs[:1]`.
+        """Count the instructions of one inference of an artifact in a library, one thread, on the first image.
 
         The runners mark where an inference starts and ends, so that nothing else is counted, and the first, which
         sets up, is left out. A cost that repeats, good to notice a regression with; not a latency.
@@ -370,10 +375,8 @@ class EmulatedDevice(Device):
         argv = [argv[0], "-plugin", "./libinstructions.so,out=./instructions.txt", *argv[1:]]
         self.transport.put(artifact, "model")
         with tempfile.TemporaryDirectory() as temporary:
-            sample, counted = Path(temporary, "input.npy"), Path(temporary, "instructions.txt")
-            np.save(sample, np.ascontiguousarray(inputs[:1]))
-            self.transport.put(sample, "input.npy")
-            files = ["--model", "./model", "--input", "./input.npy"]
+            counted = Path(temporary, "instructions.txt")
+            files = ["--model", "./model", *self._put_inputs(tuple(x[:1] for x in _each(inputs)), Path(temporary))]
             reply = self._reply([*argv, *files, "--iterations", str(queries)], timeout_s)
             self.transport.get("instructions.txt", counted)
             marks = np.loadtxt(counted, np.int64)
@@ -405,3 +408,7 @@ class EmulatedDevice(Device):
 def local_device(*, cache_dir: Path | None = None, progress: Progress = silent) -> Device:
     """This machine, with the interpreter that runs this for files other than `.pte`."""
     return Device("local", LocalTransport(), python=PYTHON, cache_dir=cache_dir, progress=progress)
+
+
+def _each(inputs: Array | Arrays) -> Arrays:
+    return inputs if isinstance(inputs, tuple) else (inputs,)

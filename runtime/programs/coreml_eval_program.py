@@ -17,7 +17,7 @@ class EvaluatorProgram(Program):
     """Evaluates a package's program."""
 
     def __init__(self, program: MilProgram, names: Names | None = None) -> None:
-        own = Names(*(tuple(tensor.name for tensor in of) for of in (program.inputs, program.outputs)))
+        own = names_of(program)
         self.program, self._names = program, own if names is None else names
         own.check("the package", self._names)
 
@@ -25,6 +25,11 @@ class EvaluatorProgram(Program):
         """One inference."""
         found = evaluate(self.program, dict(zip(self._names.inputs, inputs, strict=True)))
         return tuple(found[name] for name in self._names.outputs)
+
+
+def names_of(program: MilProgram) -> Names:
+    """A package's own names."""
+    return Names(*(tuple(tensor.name for tensor in of) for of in (program.inputs, program.outputs)))
 
 
 def open_program(content: bytes | Path, *, threads: int, exact: bool, names: Names | None = None) -> EvaluatorProgram:

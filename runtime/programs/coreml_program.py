@@ -9,11 +9,10 @@ from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
-import numpy as np
-
-from litehrnet_stage2.reference.integer_function import OUTPUTS
+from litehrnet_stage2.runtime.coreml.mil import MilProgram
 from litehrnet_stage2.runtime.coreml.predict import WORKER, predict
 from litehrnet_stage2.runtime.program import Arrays, Names, Program, RuntimeUnavailableError, as_folder
+from litehrnet_stage2.runtime.programs.coreml_eval_program import names_of
 
 
 class CoreMlProgram(Program):
@@ -22,15 +21,16 @@ class CoreMlProgram(Program):
     Args:
         package: the `.mlpackage`; a private copy is what Core ML reads.
         unit: a key of `predict.UNITS`.
+        names: of its inputs and outputs.
         worker: the command of the process that predicts.
     """
 
     takes_batches = True
 
-    def __init__(self, package: Path, unit: str, *, worker: Sequence[str] = WORKER) -> None:
+    def __init__(self, package: Path, unit: str, names: Names, *, worker: Sequence[str] = WORKER) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="litehrnet-stage2-")
         self._package = Path(shutil.copytree(package, Path(self._folder.name, package.name)))
-        self._unit, self._worker = unit, worker
+        self._unit, self._names, self._worker = unit, names, worker
 
     def run(self, inputs: Arrays) -> Arrays:
         """Predictions of a batch, all images in one process.
@@ -38,9 +38,9 @@ class CoreMlProgram(Program):
         Raises:
             PredictionError: Core ML gave no outputs.
         """
-        (features,) = inputs
-        outputs = predict(self._package, self._unit, features.astype(np.float32, copy=False), worker=self._worker)
-        return tuple(outputs.outputs[name] for name in OUTPUTS)
+        named = dict(zip(self._names.inputs, inputs, strict=True))
+        found = predict(self._package, self._unit, named, self._names.outputs, worker=self._worker)
+        return tuple(found.outputs.values())
 
     def close(self) -> None:
         """Remove the copy."""
@@ -50,7 +50,7 @@ class CoreMlProgram(Program):
 def open_program(content: bytes | Path, *, threads: int, exact: bool, names: Names | None = None) -> CoreMlProgram:
     """Open an `.mlpackage`; Core ML decides itself how many threads it uses."""
     package = as_folder(content)
-    return CoreMlProgram(package, "cpu" if exact else "cpu+ne")
+    return CoreMlProgram(package, "cpu" if exact else "cpu+ne", names or names_of(MilProgram.load(package)))
 
 
 def library_version() -> str:

@@ -54,10 +54,9 @@ class DeviceProgram(Program):
         Raises:
             DeviceError: the device refused, failed or was lost.
         """
-        (x,) = inputs
         settings = exact_settings(self._library, self._device.facts())
         told: RunOptions = {**options, "threads": self._threads}
-        return self._device.run(self._library, self._file, x, settings=settings, **told)
+        return self._device.run(self._library, self._file, inputs, settings=settings, **told)
 
     def count_instructions(self, inputs: Arrays, *, queries: int = 4) -> InstructionCount:
         """Instructions of one inference on the first image, as `EmulatedDevice.count_instructions`.
@@ -66,10 +65,9 @@ class DeviceProgram(Program):
             InputError: the device is not an emulated one.
             DeviceError: a tool of this machine is missing.
         """
-        (x,) = inputs
         if not isinstance(self._device, EmulatedDevice):
             raise InputError(f"instructions are counted on emulated devices alone, and {self._device.name} is real")
-        return self._device.count_instructions(self._library, self._file, x[:1], queries=queries)
+        return self._device.count_instructions(self._library, self._file, inputs, queries=queries)
 
     def close(self) -> None:
         """Remove the file that was made."""

@@ -43,7 +43,7 @@ def test_inputs_never_seen_before_give_the_golden_codes(
     runtime: str, bundle_folder: Path, unseen: NDArray[np.float32]
 ) -> None:
     bundle = Bundle.open(bundle_folder)
-    result = check_parity(open_session(bundle, runtime), expected(bundle.function(), unseen), unsnapped=unseen)
+    result = check_parity(open_session(bundle, runtime), expected(bundle.function(), unseen), unsnapped=[unseen])
     assert {name: y.mismatches for name, y in result.outputs.items()} == {"y1": 0, "y2": 0}
     assert result.flips is not None
     assert result.flips.off_grid > unseen.size // 2

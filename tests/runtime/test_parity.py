@@ -79,7 +79,7 @@ def test_flips_are_reported_apart_and_fail_nothing(
 ) -> None:
     bundle = Bundle.open(small_bundle)
     due = expected(bundle.function(), small_features)
-    result = check_parity(open_session(bundle, runtime), due, unsnapped=small_features)
+    result = check_parity(open_session(bundle, runtime), due, unsnapped=[small_features])
     assert result.passed
     assert result.flips is not None
     assert result.flips.inputs == small_features.size
@@ -94,7 +94,7 @@ def test_features_a_hair_off_a_tie_flip_and_are_counted(small_bundle: Path) -> N
     bundle = Bundle.open(small_bundle)
     due = expected(bundle.function(), np.zeros((1, 4, 16, 24), np.float32))
     moved = due.x + np.float32(0.6 * bundle.manifest.inputs[0].scale)
-    result = check_parity(open_session(bundle, "golden"), due, unsnapped=moved)
+    result = check_parity(open_session(bundle, "golden"), due, unsnapped=[moved])
     assert result.passed
     assert result.flips is not None
     assert result.flips.off_grid == moved.size
@@ -104,5 +104,5 @@ def test_features_a_hair_off_a_tie_flip_and_are_counted(small_bundle: Path) -> N
 def test_features_on_the_grid_have_no_flips_to_report(small_bundle: Path) -> None:
     bundle = Bundle.open(small_bundle)
     golden = bundle.golden()
-    result = check_parity(open_session(bundle, "golden"), golden, unsnapped=golden.x)
+    result = check_parity(open_session(bundle, "golden"), golden, unsnapped=golden.real)
     assert result.flips is None

@@ -119,19 +119,19 @@ class MacLane:
     def _reply(self, candidate: Candidate) -> ProcessReply | Failed:
         assert candidate.unit is not None
         golden = self._bundle.golden()
+        count = photographs(golden) if candidate.fidelity else len(golden)  # float16 overflows on the others
         prediction = predict(
             Path(self._folder.name, Path(candidate.path).name),
             candidate.unit,
-            golden.x[: photographs(golden)] if candidate.fidelity else golden.x,  # float16 overflows on the others
+            {name: x[:count] for name, x in zip(golden.inputs, golden.real, strict=True)},
+            list(golden.outputs),
             queries=self._plan.queries,
             seconds=self._plan.tier.seconds / self._plan.processes,
             worker=self._worker,
         )
         told = prediction.reply
         self._host = told.host
-        before = assess(
-            [prediction.outputs[spec.name] for spec in self._bundle.manifest.outputs], self._bundle, candidate
-        )
+        before = assess(list(prediction.outputs.values()), self._bundle, candidate)
         reply = ProcessReply(
             version=told.host.coremltools,
             before=before,

@@ -88,7 +88,7 @@ class DeviceLane:
         )
 
     def _reply(self, candidate: Candidate) -> ProcessReply | Failed:
-        path, inputs = Path(candidate.path), self._bundle.golden().x
+        path, inputs = Path(candidate.path), self._bundle.golden().real
         if not LIBRARIES[candidate.library].on_devices:
             return Failed(f"devices do not run {candidate.library}")
         if FileEntry.of(path.read_bytes()).sha256 != candidate.sha256:
@@ -100,14 +100,14 @@ class DeviceLane:
             "iterations": self._plan.queries,
             "affinity": self._plan.affinity or None,
         }
-        run = inner.measure(program.prepare(inputs), **({} if self._device.emulated else timed))
+        run = inner.measure(program.prepare(*inputs), **({} if self._device.emulated else timed))
         version = self._versions[candidate.library] = run.runtime.rpartition(" ")[2]
         self._affinity = run.affinity
         before = assess(program.finish(run.outputs), self._bundle, candidate)
         if before.failure(candidate, "") is not None:
             return ProcessReply(version=version, before=before)
         if isinstance(self._device, EmulatedDevice):
-            counted = inner.count_instructions(program.prepare(inputs[:1]), queries=COUNTED_QUERIES)
+            counted = inner.count_instructions(program.prepare(*(x[:1] for x in inputs)), queries=COUNTED_QUERIES)
             instructions = Instructions(per_inference=counted.per_inference, queries=counted.queries)
             return ProcessReply(version=version, before=before, instructions=instructions)
         if len(run.warmup_ns) < 2 * WARMUP_LEAST or not run.query_ns or min(*run.warmup_ns, *run.query_ns) <= 0:

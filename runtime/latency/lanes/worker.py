@@ -34,7 +34,7 @@ from litehrnet_stage2.runtime.latency.monitor import Monitor, frequency_mhz, tem
 from litehrnet_stage2.runtime.latency.result import Conditions, Memory, Sustained
 from litehrnet_stage2.runtime.latency.sampling import elapsed_ms, samples_ms, warm_up
 from litehrnet_stage2.runtime.latency.worth import Worth, assess
-from litehrnet_stage2.runtime.program import Program, library_version, open_program
+from litehrnet_stage2.runtime.program import Arrays, Program, library_version, open_program
 from litehrnet_stage2.runtime.session import OutputError, RuntimeUnavailableError
 
 MISTAKES = (ValueError, OSError, OutputError, RuntimeUnavailableError)
@@ -47,7 +47,7 @@ class Opened:
     def __init__(self, task: Task) -> None:
         self.candidate = candidate = task.candidate
         self.bundle = Bundle.open(Path(task.bundle))
-        self.inputs = self.bundle.golden().x
+        self.inputs = self.bundle.golden().real
         content = _read(candidate)
         self.version = library_version(candidate.library)
         self.rss_before_load_mib = _rss_peak_mib()
@@ -55,14 +55,18 @@ class Opened:
         program = open_program(candidate.library, content, threads=candidate.threads or 1, exact=candidate.exact)
         self.load_ms = elapsed_ms(start)
         self.program = with_codes(program, self.bundle, candidate)
-        self.run = partial(self.program.run, self.program.prepare(self.inputs[:1]))
+        self.run = partial(self.program.run, self.program.prepare(*self.image(0)))
+
+    def image(self, index: int) -> Arrays:
+        """One of the golden inputs, `[1,C,H,W]` of each."""
+        return tuple(x[index : index + 1] for x in self.inputs)
 
     def worth(self) -> Worth:
         """What it gives for every golden input."""
         program = self.program
         found = []
-        for image in self.inputs:
-            outputs = program.finish(program.run(program.prepare(image[None])))
+        for index in range(len(self.inputs[0])):
+            outputs = program.finish(program.run(program.prepare(*self.image(index))))
             found.append([y.copy() for y in outputs])  # the next run may overwrite them
         return assess([np.concatenate(y) for y in zip(*found, strict=True)], self.bundle, self.candidate)
 
@@ -161,10 +165,10 @@ def memory(task: Task) -> Memory:
 def trace(task: Task) -> Trace:
     """Runs with the library's tracer on."""
     bundle = Bundle.open(Path(task.bundle))
-    image = bundle.golden().x[:1]
+    image = [x[:1] for x in bundle.golden().real]
 
     def prepare(program: Program) -> Any:
-        return with_codes(program, bundle, task.candidate).prepare(image)
+        return with_codes(program, bundle, task.candidate).prepare(*image)
 
     return traces.record(task.candidate, _read(task.candidate), prepare)
 

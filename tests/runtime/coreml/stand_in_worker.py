@@ -29,9 +29,11 @@ from litehrnet_stage2.runtime.latency.result import PlannedOperation
 def answer(request: PredictionRequest) -> None:
     """Evaluate every image, and reply."""
     program = MilProgram.load(Path(request.package))
-    features = np.load(Path(request.folder, INPUTS_FILE))
-    found = [evaluate(program, {"features": image[None]}) for image in features]
-    outputs = {name: np.concatenate([y[name] for y in found]).astype(np.float32) for name in ("y1", "y2")}
+    with np.load(Path(request.folder, INPUTS_FILE)) as inputs:
+        given = dict(inputs)
+    images = range(len(next(iter(given.values()))))
+    found = [evaluate(program, {name: x[i : i + 1] for name, x in given.items()}) for i in images]
+    outputs = {name: np.concatenate([y[name] for y in found]).astype(np.float32) for name in request.outputs}
     np.savez(Path(request.folder, OUTPUTS_FILE), **outputs)
     reply = PredictionReply(
         compile_ms=4.0,

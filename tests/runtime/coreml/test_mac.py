@@ -34,7 +34,7 @@ def test_core_ml_on_the_cpu_agrees_with_the_evaluator(apple_bundle: Path) -> Non
     """Core ML may keep more bits between float16 operators, so codes flip: the two differ like two roundings."""
     bundle = Bundle.open(apple_bundle)
     x = bundle.golden().x[:2]
-    found = predict(bundle.folder / "stage2-ane.mlpackage", "cpu", x).outputs
+    found = predict(bundle.folder / "stage2-ane.mlpackage", "cpu", {"features": x}, ["y1", "y2"]).outputs
     for y, name in zip(open_session(bundle, "coreml-eval-ane").run(x), ("y1", "y2"), strict=True):
         noise = np.square(found[name] - y).sum() / np.square(y).sum()
         assert noise < 10 ** (-20 / 10)
@@ -43,7 +43,7 @@ def test_core_ml_on_the_cpu_agrees_with_the_evaluator(apple_bundle: Path) -> Non
 @pytest.mark.parametrize("unit", UNITS)
 def test_a_unit_reports_its_times_its_plan_and_the_machine(apple_bundle: Path, unit: str) -> None:
     x = Bundle.open(apple_bundle).golden().x[:1]
-    reply = predict(apple_bundle / "stage2-ane.mlpackage", unit, x, queries=5).reply
+    reply = predict(apple_bundle / "stage2-ane.mlpackage", unit, {"features": x}, ["y1", "y2"], queries=5).reply
     assert min(reply.compile_ms, reply.load_ms, reply.first_ms, *reply.samples_ms) > 0
     assert len(reply.samples_ms) >= 5
     assert reply.host.os_build

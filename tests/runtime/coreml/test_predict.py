@@ -21,9 +21,11 @@ from litehrnet_stage2.runtime.border import BorderProgram
 from litehrnet_stage2.runtime.coreml.predict import UNITS, PredictionError, predict
 from litehrnet_stage2.runtime.latency import SCHEMA_VERSION, Plan, Result, measure, tier_named
 from litehrnet_stage2.runtime.latency.lanes.mac import MacLane, mac_candidates
+from litehrnet_stage2.runtime.program import Names
 from litehrnet_stage2.runtime.programs.coreml_program import CoreMlProgram
 from litehrnet_stage2.runtime.session import Session, session_info
 
+OUTPUTS = ("y1", "y2")
 STAND_IN = Path(__file__).with_name("stand_in_worker.py")
 
 
@@ -37,12 +39,12 @@ def package(apple_bundle: Path) -> Path:
 
 
 @pytest.fixture
-def features(apple_bundle: Path) -> np.ndarray:
-    return Bundle.open(apple_bundle).golden().x[:2]
+def features(apple_bundle: Path) -> dict[str, np.ndarray]:
+    return {"features": Bundle.open(apple_bundle).golden().x[:2]}
 
 
-def test_outputs_and_report_come_back(package: Path, features: np.ndarray, apple_bundle: Path) -> None:
-    prediction = predict(package, "all", features, queries=3, worker=worker("answers"))
+def test_outputs_and_report_come_back(package: Path, features: dict[str, np.ndarray], apple_bundle: Path) -> None:
+    prediction = predict(package, "all", features, OUTPUTS, queries=3, worker=worker("answers"))
     assert prediction.outputs["y1"].shape == (2, 4, 16, 24)
     assert prediction.outputs["y2"].dtype == np.float32
     reply = prediction.reply
@@ -66,32 +68,34 @@ def test_outputs_and_report_come_back(package: Path, features: np.ndarray, apple
     ],
 )
 def test_what_becomes_of_the_process_names_the_unit(
-    package: Path, features: np.ndarray, behaviour: str, message: str
+    package: Path, features: dict[str, np.ndarray], behaviour: str, message: str
 ) -> None:
     with pytest.raises(PredictionError, match=message):
-        predict(package, "cpu+ne", features, worker=worker(behaviour))
+        predict(package, "cpu+ne", features, OUTPUTS, worker=worker(behaviour))
 
 
-def test_a_process_that_does_not_answer_is_stopped(package: Path, features: np.ndarray) -> None:
+def test_a_process_that_does_not_answer_is_stopped(package: Path, features: dict[str, np.ndarray]) -> None:
     with pytest.raises(PredictionError, match=r"on cpu\+gpu: .* did not end within 0\.5 s and was stopped"):
-        predict(package, "cpu+gpu", features, worker=worker("hangs"), timeout_s=0.5)
+        predict(package, "cpu+gpu", features, OUTPUTS, worker=worker("hangs"), timeout_s=0.5)
 
 
-def test_an_unknown_unit_is_refused(package: Path, features: np.ndarray) -> None:
+def test_an_unknown_unit_is_refused(package: Path, features: dict[str, np.ndarray]) -> None:
     with pytest.raises(ValueError, match=r"unknown compute unit 'npu': they are cpu, cpu\+gpu, cpu\+ne, all"):
-        predict(package, "npu", features)
+        predict(package, "npu", features, OUTPUTS)
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="on a Mac the process does predict")
-def test_the_real_process_says_that_it_needs_a_mac(package: Path, features: np.ndarray) -> None:
+def test_the_real_process_says_that_it_needs_a_mac(package: Path, features: dict[str, np.ndarray]) -> None:
     with pytest.raises(PredictionError, match="Core ML on cpu: Core ML predicts on macOS only"):
-        predict(package, "cpu", features)
+        predict(package, "cpu", features, OUTPUTS)
 
 
 def test_a_session_predicts_a_batch_in_one_process(apple_bundle: Path) -> None:
     bundle = Bundle.open(apple_bundle)
     info = session_info(bundle, runtime="coreml", version="0", artifact=bundle.artifact("coreml"), threads=1)
-    program = CoreMlProgram(apple_bundle / info.artifact, "cpu", worker=worker("answers"))
+    program = CoreMlProgram(
+        apple_bundle / info.artifact, "cpu", Names(("features",), OUTPUTS), worker=worker("answers")
+    )
     session = Session(info, BorderProgram(program, info.inputs, info.outputs, Border("float32")))
     assert check_parity(session, bundle.golden()).passed
     with pytest.raises(ValueError, match="every value must be finite"):
