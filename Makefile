@@ -1,6 +1,7 @@
 # make demo   convert the shipped Stage2 and check every runtime (makes .venv first)
 # make test   run the tests
 # make qat-report   evaluate the shipped weights, float and int8, in every runtime: benchmarks/qat.md
+# make wheel-demo   build the wheel, install it in a clean environment, and run the demo there
 # make campaign   try thousands of hostile files, and write what became of them to docs/security.md
 # make lint   ruff and mypy --strict
 
@@ -8,13 +9,16 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test campaign qat-report lint format clean
+.PHONY: demo test wheel-demo campaign qat-report lint format clean
 
 demo: $(VENV)/installed
 	$(BIN)/stage2 demo --out bundle
 
 test: $(VENV)/installed
 	$(BIN)/pytest
+
+wheel-demo: $(VENV)/installed
+	$(BIN)/python tests/wheel.py
 
 campaign: $(VENV)/installed
 	$(BIN)/python tests/campaign

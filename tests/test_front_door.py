@@ -5,12 +5,10 @@ from __future__ import annotations
 import importlib.machinery
 import subprocess
 import sys
-import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from setuptools import find_packages
 
 import litehrnet_stage2
 
@@ -64,24 +62,3 @@ def test_a_type_checker_finds_the_package_where_it_is_installed() -> None:
     folder = Path(spec.origin).parent
     assert (folder / "py.typed").is_file()
     assert (folder / "runtime" / "session.py").is_file()
-
-
-def test_every_folder_and_file_of_the_package_is_in_the_wheel() -> None:
-    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
-    packages = {name: ROOT / "src" / name.replace(".", "/") for name in find_packages(ROOT / "src")}
-    data = {
-        path.resolve()
-        for name, patterns in settings["package-data"].items()
-        for pattern in patterns
-        for path in packages[name].glob(pattern)
-    }
-    modules = {path.resolve() for folder in packages.values() for path in folder.glob("*.py")}
-    listed = subprocess.run(
-        ["git", "ls-files", "reference", "converters", "runtime", "apps", "src/litehrnet_stage2/*.py"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    files = {(ROOT / name).resolve() for name in listed.stdout.split() if not name.endswith("README.md")}
-    assert files <= modules | data, sorted(map(str, files - modules - data))
