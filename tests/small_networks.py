@@ -7,17 +7,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def seen(network: nn.Module) -> nn.Module:
-    """The network with BatchNorms that have seen something: no statistic, factor or offset is neutral."""
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.normal_(module.running_mean, std=0.2)
-            nn.init.uniform_(module.running_var, 0.5, 1.5)
-            nn.init.uniform_(module.weight, 0.8, 1.4)
-            nn.init.normal_(module.bias, std=0.2)
-    return network.eval()
-
-
 def unit(
     inputs: int, outputs: int, kernel: int = 3, *, stride: int = 1, groups: int = 1, act: type[nn.Module] = nn.ReLU
 ) -> nn.Sequential:
@@ -159,3 +148,39 @@ class Chain(nn.Module):
 NETWORKS: dict[str, type[nn.Module]] = {
     kind.__name__: kind for kind in (MobileNet, UNet, ResNet, DenseNet, ThreeBranches, Chain)
 }
+
+
+def outputs(network: nn.Module, image: Tensor) -> dict[str, Tensor]:
+    """What a network gives, by name."""
+    found = network(image)
+    if isinstance(found, dict):
+        return found
+    return {f"y{i}": y for i, y in enumerate(found if isinstance(found, tuple) else (found,))}
+
+
+def random(network: nn.Module, images: Tensor) -> nn.Module:
+    """The network with BatchNorms that have seen something: no statistic, factor or offset is neutral."""
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.running_mean, std=0.2)
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
+            nn.init.uniform_(module.weight, 0.8, 1.4)
+            nn.init.normal_(module.bias, std=0.2)
+    return network.eval()
+
+
+def trained(network: nn.Module, images: Tensor) -> nn.Module:
+    """The network after a few steps towards its images in grey: no weight is independent of the others."""
+    optimizer = torch.optim.Adam(network.train().parameters(), lr=0.01)
+    for _ in range(8):
+        loss = torch.zeros(())
+        for y in outputs(network, images).values():
+            grey = F.adaptive_avg_pool2d(images.mean(1, keepdim=True), y.shape[2:] or 1)
+            loss = loss + (y - grey.reshape(len(y), 1, *y.shape[2:])).square().mean()
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    return network.eval()
+
+
+WEIGHTS = {"random": random, "trained": trained}

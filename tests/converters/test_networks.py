@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
+import small_networks as small
 import torch
 from torch import nn
 
@@ -24,19 +22,6 @@ from litehrnet_stage2.runtime.border import BorderProgram
 from litehrnet_stage2.runtime.coreml import MilProgram, evaluate
 from litehrnet_stage2.runtime.program import open_program
 
-
-def _small_networks() -> ModuleType:
-    """The file beside the folders: pytest imports test files one by one, not as a package."""
-    path = Path(__file__).parents[1] / "small_networks.py"
-    spec = importlib.util.spec_from_file_location("small_networks", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules.setdefault("small_networks", importlib.util.module_from_spec(spec))
-    spec.loader.exec_module(module)
-    return module
-
-
-small = _small_networks()
 CONVERTERS = {
     "executorch-codes": to_executorch_codes.convert,
     "litert-codes": to_litert_codes.convert,
@@ -47,15 +32,15 @@ CONVERTERS = {
 def floats(network: nn.Module, images: torch.Tensor) -> list[torch.Tensor]:
     """The outputs of a float network, in order."""
     with torch.no_grad():
-        found = network(images.float() / 255)
-    return list(found.values()) if isinstance(found, dict) else list(found) if isinstance(found, tuple) else [found]
+        return list(small.outputs(network, images.float() / 255).values())
 
 
-@pytest.fixture(scope="module", params=small.NETWORKS)
+@pytest.fixture(scope="module", params=[f"{name}, {weights}" for name in small.NETWORKS for weights in small.WEIGHTS])
 def converted(request: pytest.FixtureRequest) -> tuple[nn.Module, IntegerFunction]:
     torch.manual_seed(0)
-    network = small.seen(small.NETWORKS[request.param]())
     images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
+    name, weights = request.param.split(", ")
+    network = small.WEIGHTS[weights](small.NETWORKS[name](), images.float() / 255)
     quantized = quantize(network, images)
     before = [quantized(images)[name] for name in quantized.output_names]
     for found, due in zip(before, floats(network, images), strict=True):
