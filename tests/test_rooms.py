@@ -3,39 +3,16 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 import tomllib
 from collections import defaultdict
-from collections.abc import Iterator
 from importlib.metadata import packages_distributions
-from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 
-ROOT = Path(__file__).resolve().parent.parent
-MAY_IMPORT = {
-    "reference": {"reference"},
-    "converters": {"reference", "converters"},
-    "runtime": {"reference", "runtime"},
-    "apps": {"reference", "converters", "runtime", "apps"},
-}
-MODULES = {
-    path.relative_to(ROOT).with_suffix("").as_posix().replace("/", "."): ast.parse(path.read_text(encoding="utf-8"))
-    for room in MAY_IMPORT
-    for path in sorted((ROOT / room).rglob("*.py"))
-}
-
-
-def imports(tree: ast.AST) -> Iterator[str]:
-    """The modules of this package that a module imports, anywhere in it, without the package's name."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom):
-            assert node.level == 0, "imports are absolute"
-            found = [f"{node.module}.{alias.name}" for alias in node.names]
-        else:
-            found = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-        yield from (name.partition(".")[2] for name in found if name.startswith("litehrnet_stage2."))
+from tests.rooms import MAY_IMPORT, MODULES, ROOT, graph, imports, module_of
 
 
 @pytest.mark.parametrize("room", MAY_IMPORT)
@@ -51,19 +28,22 @@ def test_imports_point_one_way(room: str) -> None:
 
 
 def test_no_modules_import_each_other() -> None:
-    left = {module: set(needed(tree)) - {module} for module, tree in MODULES.items()}
+    left = {module: needed(tree) - {module} for module, tree in MODULES.items()}
     while leaves := [module for module, needs in left.items() if not needs & left.keys()]:
         for module in leaves:
             del left[module]
     assert not left, f"these import each other: {', '.join(left)}"
 
 
-def needed(tree: ast.Module) -> Iterator[str]:
+def needed(tree: ast.Module) -> set[str]:
     """The modules that a module takes as it is imported, which its functions may not yet."""
     at_once = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
-    for name in imports(ast.Module(body=at_once, type_ignores=[])):
-        holder = name.rpartition(".")[0]
-        yield next(one for one in (name, holder, f"{holder}.__init__", f"{name}.__init__") if one in MODULES)
+    return {found for name in imports(ast.Module(body=at_once, type_ignores=[])) if (found := module_of(name))}
+
+
+def test_the_graph_in_the_documentation_is_the_true_one() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    assert f"```text\n{graph()}\n```" in page, "python tests/rooms.py prints what belongs there"
 
 
 def test_every_module_has_a_name_of_its_own() -> None:
@@ -95,3 +75,20 @@ def test_no_module_has_the_name_of_a_library() -> None:
     assert {"numpy", "onnxruntime", "torch"} <= theirs
     names = {module.rpartition(".")[2] for module in MODULES}
     assert not names & (theirs | sys.stdlib_module_names)
+
+
+def test_every_path_in_the_architecture_page_is_there() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    paths = re.findall(r"`([a-z_]+/[a-z0-9_/]*(?:\.\w+)?)`", page)
+    assert len(paths) > 20
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
+def test_every_word_in_italics_is_in_the_glossary() -> None:
+    page, glossary = (
+        (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in ("architecture", "glossary")
+    )
+    words = set(re.findall(r"(?<!\*)\*([a-z]+)\*(?!\*)", page)) - {"italics"}
+    assert {"golden", "lane"} <= words
+    rows = {word for row in re.findall(r"^\| ([^|]+) \|", glossary, re.MULTILINE) for word in row.split(", ")}
+    assert {word for word in words if not {word, word.removesuffix("s")} & rows} == set()
