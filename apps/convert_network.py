@@ -67,6 +67,12 @@ def convert_network(
         raise InputError(
             "a network is calibrated on examples of its inputs, and none was given: pass an array for each"
         )
+    for x in inputs:
+        if not isinstance(x, np.ndarray):
+            raise InputError(
+                f"convert_network takes a numpy array `[N, C, H, W]` for each input, but was given {type(x).__name__}: "
+                "make an array of it, with `np.stack` of several images or `.numpy()` of a tensor"
+            )
     tensors = tuple(torch.from_numpy(x) for x in inputs)
     if isinstance(network, QuantizedNetwork):
         quantized = network

@@ -66,7 +66,7 @@ def freeze(model: QATStage2 | QuantizedNetwork, *shapes: Sequence[int]) -> tuple
         outputs = dict(model.output_tensors)
         for name in model.input_names:
             drawing.write(name, model.quantizer(name))
-        for step in model.steps:
+        for step in model.run_order:
             drawing.draw(step.name, model.get_submodule(step.name), step.reads)
         pinned = model.pixels
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -46,13 +47,14 @@ class QuantizedNetwork(nn.Module):
 
     An ordinary `nn.Module` that trains in any loop: inputs float32 `[B, C, H, W]` in the order of `input_names`
     (pixels in [0, 1], or uint8), a dict of the outputs by name, float32 `[B, C, H, W]`. Modules keep the names that
-    they have in the float network; BatchNorm is folded.
+    they have in the float network; BatchNorm is folded. What rounds an input is called `input.NAME`, or `input_.NAME`
+    where the network has a module called `input`.
 
     Attributes:
         function_name: what artifacts are called after.
         input_names, output_names: of the borders, in order.
         pixels: the inputs that are pixels: code = pixel - 128.
-        steps: the leaves in the order in which they run.
+        run_order: the leaves in the order in which they run.
         examples: the first inputs that it was calibrated on; not part of the state.
     """
 
@@ -68,10 +70,12 @@ class QuantizedNetwork(nn.Module):
         self.function_name = name
         self.input_names, self.output_names = network.inputs, tuple(network.outputs)
         self.pixels = frozenset(pixels)
-        self.steps = tuple(steps)
+        self.run_order = tuple(steps)
         self.examples: tuple[Tensor, ...] | None = None
         self._outputs = dict(network.outputs)
-        self.input = nn.ModuleDict({name: ActivationQuantizer() for name in network.inputs})
+        taken = {path.partition(".")[0] for path in leaves}
+        self._borders = next(name for name in ("input", "input_", "input__") if name not in taken)
+        self.add_module(self._borders, nn.ModuleDict({name: ActivationQuantizer() for name in network.inputs}))
         for name_ in self.pixels:
             self.quantizer(name_).set_range(0.0, 1.0)
         for path, leaf in leaves.items():
@@ -79,7 +83,7 @@ class QuantizedNetwork(nn.Module):
 
     def quantizer(self, name: str) -> ActivationQuantizer:
         """Of an input."""
-        module = self.input[name]
+        module = self.get_submodule(self._borders).get_submodule(name)
         assert isinstance(module, ActivationQuantizer)
         return module
 
@@ -89,7 +93,7 @@ class QuantizedNetwork(nn.Module):
             name: self.quantizer(name)(_as_float(x, pixels=name in self.pixels))
             for name, x in zip(self.input_names, inputs, strict=True)
         }
-        for step in self.steps:
+        for step in self.run_order:
             tensors[step.name] = self.get_submodule(step.name)(*(tensors[read] for read in step.reads))
         return {name: tensors[tensor] for name, tensor in self._outputs.items()}
 
@@ -156,6 +160,8 @@ def quantize(
     """
     if not isinstance(module, nn.Module):
         raise InputError(f"quantize takes a torch.nn.Module, but was given {module!r:.80}: make one first")
+    if type(module).__module__.startswith("torch.nn.modules") and not list(module.children()):
+        module = nn.Sequential(OrderedDict({type(module).__name__.lower(): module}))  # tracing has no name for the root
     named = _named(module, examples)
     for label, x in named.items():
         if x.dtype not in (torch.float32, torch.uint8):
@@ -279,8 +285,8 @@ def _inserted(network: FloatNetwork, after: str, changed: FloatOp, table: FloatO
 def _tie(network: QuantizedNetwork) -> None:
     """Give every leaf that only moves codes the quantiser of what it reads, and join those of a concatenation."""
     owner: dict[str, ActivationQuantizer] = {name: network.quantizer(name) for name in network.input_names}
-    leaves = {step.name: network.get_submodule(step.name) for step in network.steps}
-    for step in network.steps:
+    leaves = {step.name: network.get_submodule(step.name) for step in network.run_order}
+    for step in network.run_order:
         leaf = leaves[step.name]
         assert isinstance(leaf, Leaf)
         if leaf.moves_codes:

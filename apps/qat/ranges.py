@@ -47,9 +47,9 @@ def _before_silu(student: nn.Module) -> list[ActivationQuantizer]:
         units = [module for module in student.modules() if isinstance(module, QuantConvSiLU)]
         return [unit.conv.output for unit in units if isinstance(unit.conv, QuantConv)]
     found, others = [], {id(student.quantizer(name)) for name in student.input_names}
-    owners = {step.name: student.get_submodule(step.name) for step in student.steps}
+    owners = {step.name: student.get_submodule(step.name) for step in student.run_order}
     for name, leaf in owners.items():
-        readers = [owners[step.name] for step in student.steps if name in step.reads]
+        readers = [owners[step.name] for step in student.run_order if name in step.reads]
         for_silu = readers and all(isinstance(reader, QuantSiLU) for reader in readers)
         if for_silu and name not in student.output_tensors.values() and isinstance(leaf, QuantConv | QuantAdd):
             found.append(leaf.output)

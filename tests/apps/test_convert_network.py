@@ -163,3 +163,9 @@ def test_bytes_for_a_network_of_floats_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is an input of floats and was given uint8"):
         convert_network(student, tmp_path / "bundle", np.zeros((2, 3, 8, 8), np.uint8))
     assert not (tmp_path / "bundle").exists()
+
+
+def test_images_that_are_no_array_are_refused(tmp_path: Path) -> None:
+    images = [np.zeros((3, 32, 64), np.uint8)]
+    with pytest.raises(InputError, match=r"takes a numpy array .* but was given list: make an array of it"):
+        convert_network(nn.Conv2d(3, 4, 1), tmp_path / "bundle", images)  # type: ignore[arg-type]

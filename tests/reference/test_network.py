@@ -133,7 +133,7 @@ REWRITTEN: dict[str, tuple[Network, list[str]]] = {
 def test_a_rewrite_keeps_what_the_network_computes(name: str) -> None:
     network, leaves = REWRITTEN[name]
     quantized = quantize(network, EXAMPLE)
-    assert [type(quantized.get_submodule(step.name)).__name__ for step in quantized.steps] == leaves
+    assert [type(quantized.get_submodule(step.name)).__name__ for step in quantized.run_order] == leaves
     with torch.no_grad():
         due = network.eval()(EXAMPLE)
         found = list(quantized(EXAMPLE).values())
@@ -207,7 +207,7 @@ def test_tensors_that_a_concatenation_joins_share_one_quantiser() -> None:
 def test_a_relu_among_negatives_is_a_table_of_its_own() -> None:
     network = Network(lambda m, x: torch.cat([F.relu(m.a(x)), m.b(x)], 1), a=conv(), b=conv())
     quantized = quantize(network, EXAMPLE)
-    assert [type(quantized.get_submodule(step.name)).__name__ for step in quantized.steps].count("QuantTable") == 1
+    assert [type(quantized.get_submodule(step.name)).__name__ for step in quantized.run_order].count("QuantTable") == 1
 
 
 def test_its_state_reloads_and_a_copy_is_a_network_of_its_own() -> None:
@@ -316,8 +316,8 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
         r"`RecursiveScriptModule` cannot be read by torch\.fx",
     ),
     "a module called as quantize's own": (
-        lambda: Network(lambda m, x: m.input(x), input=conv()),
-        r"a module called `input` is in the way .*: give it another name",
+        lambda: Network(lambda m, x: m.pixels(x), pixels=conv()),
+        r"a module called `pixels` is in the way .*: give it another name",
     ),
     "a tensor changed in place that is read again": (
         lambda: Network(lambda m, x: m.r(y := m.a(x)) + y, a=conv(), r=nn.ReLU(inplace=True)),
@@ -426,3 +426,16 @@ def test_reading_leaves_the_network_as_it_was() -> None:
     quantize(network, EXAMPLE)
     assert all(module.training for module in network.modules())
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+
+
+def test_modules_called_input_and_steps_keep_their_names() -> None:
+    network = Network(lambda m, x: m.steps(m.input(x)), input=conv(), steps=conv())
+    quantized = quantize(network, torch.randn(2, 4, 8, 12))
+    assert {"input.weight", "steps.weight"} <= set(quantized.state_dict())
+    assert [step.name for step in quantized.run_order] == ["input", "steps"]
+
+
+def test_a_convolution_alone_is_a_network() -> None:
+    quantized = quantize(conv(), torch.randn(2, 4, 8, 12))
+    assert [step.name for step in quantized.run_order] == ["conv2d"]
+    assert quantized.input_names == ("input",)
