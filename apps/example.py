@@ -1,4 +1,4 @@
-"""What the project ships to run on: trained weights, and real photographs turned into features by their stem."""
+"""The project ships something to run on: trained weights, and real photographs turned into features by their stem."""
 
 from __future__ import annotations
 

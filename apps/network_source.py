@@ -1,4 +1,4 @@
-"""A network as a user names it on the command line: a factory, its weights, its inputs and their calibration data."""
+"""Loads a network as a user names it on the command line: a factory, its weights, its inputs and their data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How good a bundle's int8 is: signal to noise of each output against the float network, and a hint where it is low."""
+"""Tells how good a bundle's int8 is: signal to noise of each output against the float network, a hint where low."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the coverage contract is held against: the nodes of the function."""
+"""Counts what the nodes of a function become in a format: the coverage contract is compared with that."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two folders change places in one step, where the system can do that: nobody ever sees neither of them."""
+"""Swaps two folders in one step, where the system can do that, so that one of them is always in place."""
 
 from __future__ import annotations
 

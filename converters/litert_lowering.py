@@ -10,21 +10,9 @@ from ai_edge_litert import schema_py_generated as schema
 
 from litehrnet_stage2.converters.side_by_side import side_by_side
 from litehrnet_stage2.converters.tflite_file import TFLiteFile, quantized
+from litehrnet_stage2.reference import operators as op
 from litehrnet_stage2.reference.integer_function import IntegerFunction, Quantization
 from litehrnet_stage2.reference.lowering import LoweringError, Lowerings, check_lowered
-from litehrnet_stage2.reference.operators import (
-    SIGMOID,
-    Add,
-    Concat,
-    Conv,
-    MaxPool,
-    Mean,
-    Mul,
-    Nearest,
-    Resize,
-    SiLU,
-    Table,
-)
 from litehrnet_stage2.reference.quantization import QMIN
 
 MOST_PARTS = 5  # of one concatenation, in XNNPACK
@@ -110,7 +98,7 @@ class Graph:
         return self.reshaped(value, self.inner(f"{reader}/wider", shape, self.function.quantization[tensor]), shape)
 
 
-def _conv(graph: Graph, node: Conv) -> None:
+def _conv(graph: Graph, node: op.Conv) -> None:
     """Padding that is not what the schema's SAME gives is an operator of its own, which XNNPACK fuses."""
     form = side_by_side(node, graph.function.tensors[node.input].shape)
     conv, padding = form.conv, schema.Padding.VALID
@@ -159,20 +147,20 @@ def _same_padding(
     return height // 2, width // 2, height - height // 2, width - width // 2
 
 
-def _silu(graph: Graph, node: SiLU) -> None:
+def _silu(graph: Graph, node: op.SiLU) -> None:
     """XNNPACK fuses the two operators to one table of 256 entries."""
     x = graph.codes[node.input]
-    gate = graph.inner(f"{node.name}/sigmoid", graph.shape(node.name), SIGMOID)
+    gate = graph.inner(f"{node.name}/sigmoid", graph.shape(node.name), op.SIGMOID)
     graph.file.operator("LOGISTIC", [x], gate)
     graph.file.operator("MUL", [x, gate], graph.write(node.name), schema.MulOptionsT())
 
 
-def _add(graph: Graph, node: Add) -> None:
+def _add(graph: Graph, node: op.Add) -> None:
     terms = [graph.codes[name] for name in node.inputs]
     graph.file.operator("ADD", terms, graph.write(node.name), schema.AddOptionsT())
 
 
-def _resize(graph: Graph, node: Resize) -> None:
+def _resize(graph: Graph, node: op.Resize) -> None:
     size = graph.file.constant(f"{node.name}/size", np.array(graph.shape(node.name)[1:3], np.int32))
     options = schema.ResizeBilinearOptionsT(halfPixelCenters=True)
     graph.file.operator("RESIZE_BILINEAR", [graph.codes[node.input], size], graph.write(node.name), options)
@@ -192,7 +180,7 @@ CLAMPS = {
 """By function: the clamp behind a multiplication by one, a depthwise 1x1 convolution, that it is."""
 
 
-def _table(graph: Graph, node: Table) -> None:
+def _table(graph: Graph, node: op.Table) -> None:
     x = graph.codes[node.input]
     if node.function in CLAMPS:
         _multiply_by_one(graph, node)
@@ -205,7 +193,7 @@ def _table(graph: Graph, node: Table) -> None:
         graph.file.operator("QUANTIZE", [after], graph.write(node.name), schema.QuantizeOptionsT())
 
 
-def _multiply_by_one(graph: Graph, node: Table) -> None:
+def _multiply_by_one(graph: Graph, node: op.Table) -> None:
     channels = graph.shape(node.name)[3]
     ones, zeros = np.ones((1, 1, 1, channels), np.int8), np.zeros(channels, np.int32)
     scale = np.full(channels, graph.function.quantization[node.input].scale)
@@ -224,17 +212,17 @@ def _multiply_by_one(graph: Graph, node: Table) -> None:
     graph.file.operator("DEPTHWISE_CONV_2D", reads, graph.write(node.name), options)
 
 
-def _mul(graph: Graph, node: Mul) -> None:
+def _mul(graph: Graph, node: op.Mul) -> None:
     factors = [graph.codes[name] for name in node.inputs]
     graph.file.operator("MUL", factors, graph.write(node.name), schema.MulOptionsT())
 
 
-def _concat(graph: Graph, node: Concat) -> None:
+def _concat(graph: Graph, node: op.Concat) -> None:
     parts = [graph.codes[name] for name in node.inputs]
     graph.join(parts, 3, graph.write(node.name), graph.function.quantization[node.name])
 
 
-def _nearest(graph: Graph, node: Nearest) -> None:
+def _nearest(graph: Graph, node: op.Nearest) -> None:
     """XNNPACK does not take the schema's own: rows of cells joined with themselves, then rows of lines."""
     _, height, width, channels = graph.shape(node.input)
     q, f = graph.function.quantization[node.name], node.factor
@@ -247,7 +235,7 @@ def _nearest(graph: Graph, node: Nearest) -> None:
         value = graph.reshaped(joined, into, after)
 
 
-def _max_pool(graph: Graph, node: MaxPool) -> None:
+def _max_pool(graph: Graph, node: op.MaxPool) -> None:
     """Padding that is not what the schema's SAME gives is put around as the lowest codes, which never win."""
     if any(step > size for step, size in zip(node.stride, node.kernel, strict=True)):
         raise LoweringError(
@@ -271,19 +259,19 @@ def _max_pool(graph: Graph, node: MaxPool) -> None:
     graph.file.operator("MAX_POOL_2D", [x], graph.write(node.name), options)
 
 
-def pads_itself(node: MaxPool, function: IntegerFunction) -> bool:
+def pads_itself(node: op.MaxPool, function: IntegerFunction) -> bool:
     """Whether a pooling's padding is none, or what the schema's SAME gives."""
     _, _, height, width = function.tensors[node.input].shape
     return not any(node.padding) or node.padding == _same_padding((1, height, width, 1), node.kernel, node.stride)
 
 
-def pool_joins(function: IntegerFunction, node: MaxPool) -> int:
+def pool_joins(function: IntegerFunction, node: op.MaxPool) -> int:
     """How many concatenations put a pooling's padding around: one along each axis that has some."""
     top, left, bottom, right = node.padding
     return 0 if pads_itself(node, function) else bool(top or bottom) + bool(left or right)
 
 
-def _lowest_around(graph: Graph, x: int, node: MaxPool, axis: int, cells: tuple[int, int]) -> int:
+def _lowest_around(graph: Graph, x: int, node: op.MaxPool, axis: int, cells: tuple[int, int]) -> int:
     """A tensor with the lowest code before and after it along an axis; the number."""
     if not any(cells):
         return x
@@ -302,22 +290,22 @@ def _lowest_around(graph: Graph, x: int, node: MaxPool, axis: int, cells: tuple[
     return padded
 
 
-def _mean(graph: Graph, node: Mean) -> None:
+def _mean(graph: Graph, node: op.Mean) -> None:
     axes = graph.file.constant(f"{node.name}/axes", np.array([1, 2], np.int32))
     options = schema.ReducerOptionsT(keepDims=True)
     graph.file.operator("MEAN", [graph.codes[node.input], axes], graph.write(node.name), options)
 
 
 LOWER: Lowerings[Callable[[Graph, Any], None]] = {
-    Conv: _conv,
-    SiLU: _silu,
-    Add: _add,
-    Resize: _resize,
-    Table: _table,
-    Mul: _mul,
-    Concat: _concat,
-    Nearest: _nearest,
-    MaxPool: _max_pool,
-    Mean: _mean,
+    op.Conv: _conv,
+    op.SiLU: _silu,
+    op.Add: _add,
+    op.Resize: _resize,
+    op.Table: _table,
+    op.Mul: _mul,
+    op.Concat: _concat,
+    op.Nearest: _nearest,
+    op.MaxPool: _max_pool,
+    op.Mean: _mean,
 }
 """By kind of node: appends its operators."""

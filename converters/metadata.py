@@ -1,4 +1,4 @@
-"""What a Core ML package says of itself to whoever opens it in Xcode."""
+"""Writes into a Core ML package what Xcode shows of it."""
 
 from __future__ import annotations
 

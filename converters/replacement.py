@@ -1,4 +1,4 @@
-"""How a finished bundle takes its place: whole or not at all, and an older one goes only when the new one is there.
+"""Puts a finished bundle in its place, whole or not at all; an older one goes only when the new one is there.
 
 The new bundle is made in a scratch beside its place. Where the system can exchange two folders, one step puts it
 there; elsewhere the older one is moved aside first, and a run that finds it aside brings it back.

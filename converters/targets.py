@@ -1,4 +1,4 @@
-"""What a converter is: its signature, and what an artifact is made for. The formats stand in `contract.artifacts`."""
+"""A converter is a function of this signature, told what an artifact is made for. `contract.artifacts` lists them."""
 
 from __future__ import annotations
 

@@ -22,21 +22,9 @@ from litehrnet_stage2.converters import mlpackage
 from litehrnet_stage2.converters.coverage import Coverage, Names, always, counted
 from litehrnet_stage2.converters.targets import Deployment
 from litehrnet_stage2.converters.upstream.coremltools_9_0 import main_function
+from litehrnet_stage2.reference import operators as op
 from litehrnet_stage2.reference.integer_function import IntegerFunction, Quantization
 from litehrnet_stage2.reference.lowering import LoweringError, Lowerings, check_lowered
-from litehrnet_stage2.reference.operators import (
-    SIGMOID,
-    Add,
-    Concat,
-    Conv,
-    MaxPool,
-    Mean,
-    Mul,
-    Nearest,
-    Resize,
-    SiLU,
-    Table,
-)
 
 Var: TypeAlias = Any  # a MIL variable; coremltools ships no types
 
@@ -125,7 +113,7 @@ class _Body:
         return mb.dequantize(input=self.codes[tensor], scale=ONE, zero_point=zero_point)
 
 
-def _conv(body: _Body, node: Conv) -> Var:
+def _conv(body: _Body, node: op.Conv) -> Var:
     reach = node.reach(body.function.quantization[node.input].zero_point)
     if reach >= LARGEST_SUM:
         raise LoweringError(
@@ -150,22 +138,22 @@ def _conv(body: _Body, node: Conv) -> Var:
     return mb.mul(x=acc, y=body.function.multiplier(node).reshape(1, -1, 1, 1))
 
 
-def _silu(body: _Body, node: SiLU) -> Var:
+def _silu(body: _Body, node: op.SiLU) -> Var:
     inp, out = body.function.quantization[node.input], body.function.quantization[node.name]
     x = body.read(node.input)
     sigmoid = mb.sigmoid(x=mb.mul(x=x, y=inp.scale))
-    gate = _quantize(sigmoid, SIGMOID, f"{node.name}.sigmoid")
-    gate = mb.dequantize(input=gate, scale=ONE, zero_point=np.int8(SIGMOID.zero_point))
-    return mb.mul(x=mb.mul(x=x, y=gate), y=inp.scale * SIGMOID.scale / out.scale)
+    gate = _quantize(sigmoid, op.SIGMOID, f"{node.name}.sigmoid")
+    gate = mb.dequantize(input=gate, scale=ONE, zero_point=np.int8(op.SIGMOID.zero_point))
+    return mb.mul(x=mb.mul(x=x, y=gate), y=inp.scale * op.SIGMOID.scale / out.scale)
 
 
-def _add(body: _Body, node: Add) -> Var:
+def _add(body: _Body, node: op.Add) -> Var:
     out = body.function.quantization[node.name].scale
     terms = [mb.mul(x=body.read(name), y=body.function.quantization[name].scale / out) for name in node.inputs]
     return mb.add(x=terms[0], y=terms[1])
 
 
-def _resize(body: _Body, node: Resize) -> Var:
+def _resize(body: _Body, node: op.Resize) -> Var:
     """The values lie on a grid: what is added breaks their ties upwards, and moves nothing else."""
     y = mb.upsample_bilinear(
         x=body.read(node.input),
@@ -176,7 +164,7 @@ def _resize(body: _Body, node: Resize) -> Var:
     return mb.add(x=y, y=node.tie_breaking_offset)
 
 
-def _table(body: _Body, node: Table) -> Var:
+def _table(body: _Body, node: op.Table) -> Var:
     """The float function, in steps of the result: no entry lies near a tie."""
     inp, out = body.function.quantization[node.input], body.function.quantization[node.name]
     x = mb.mul(x=body.read(node.input), y=inp.scale)
@@ -194,22 +182,22 @@ def _table(body: _Body, node: Table) -> Var:
     return mb.mul(x=x, y=ONE / out.scale)
 
 
-def _mul(body: _Body, node: Mul) -> Var:
+def _mul(body: _Body, node: op.Mul) -> Var:
     qa, qb = (body.function.quantization[name] for name in node.inputs)
     product = mb.mul(x=body.read(node.inputs[0]), y=body.read(node.inputs[1]))
     return mb.mul(x=product, y=node.multiplier(qa, qb, body.function.quantization[node.name]))
 
 
-def _concat(body: _Body, node: Concat) -> Var:
+def _concat(body: _Body, node: op.Concat) -> Var:
     return mb.concat(values=[body.read(name) for name in node.inputs], axis=1)
 
 
-def _nearest(body: _Body, node: Nearest) -> Var:
+def _nearest(body: _Body, node: op.Nearest) -> Var:
     factor = float(node.factor)
     return mb.upsample_nearest_neighbor(x=body.read(node.input), scale_factor_height=factor, scale_factor_width=factor)
 
 
-def _max_pool(body: _Body, node: MaxPool) -> Var:
+def _max_pool(body: _Body, node: op.MaxPool) -> Var:
     top, left, bottom, right = node.padding
     return mb.max_pool(
         x=body.read(node.input),
@@ -220,7 +208,7 @@ def _max_pool(body: _Body, node: MaxPool) -> Var:
     )
 
 
-def _mean(body: _Body, node: Mean) -> Var:
+def _mean(body: _Body, node: op.Mean) -> Var:
     """A sum of whole numbers, exact below 2^24, then one multiply."""
     total = mb.reduce_sum(x=body.read(node.input), axes=[2, 3], keep_dims=True)
     quantization = body.function.quantization
@@ -228,36 +216,36 @@ def _mean(body: _Body, node: Mean) -> Var:
 
 
 LOWER: Lowerings[Callable[[_Body, Any], Var]] = {
-    Conv: _conv,
-    SiLU: _silu,
-    Add: _add,
-    Resize: _resize,
-    Table: _table,
-    Mul: _mul,
-    Concat: _concat,
-    Nearest: _nearest,
-    MaxPool: _max_pool,
-    Mean: _mean,
+    op.Conv: _conv,
+    op.SiLU: _silu,
+    op.Add: _add,
+    op.Resize: _resize,
+    op.Table: _table,
+    op.Mul: _mul,
+    op.Concat: _concat,
+    op.Nearest: _nearest,
+    op.MaxPool: _max_pool,
+    op.Mean: _mean,
 }
 """By kind of node: its result in steps of its scale, before zero point and rounding."""
 
 
-def _table_operators(function: IntegerFunction, node: Table) -> tuple[str, ...]:
+def _table_operators(function: IntegerFunction, node: op.Table) -> tuple[str, ...]:
     name = {"identity": (), "hardswish": ("sigmoid_hard", "mul")}.get(node.function, (node.function,))
     return ("mul", *name, "mul")
 
 
 OPERATORS: Lowerings[Names] = {
-    Conv: always("conv", "mul"),
-    SiLU: always("mul", "sigmoid", "mul", "mul"),
-    Add: always("mul", "mul", "add"),
-    Resize: always("upsample_bilinear", "add"),
-    Table: _table_operators,
-    Mul: always("mul", "mul"),
-    Concat: always("concat"),
-    Nearest: always("upsample_nearest_neighbor"),
-    MaxPool: always("max_pool"),
-    Mean: always("reduce_sum", "mul"),
+    op.Conv: always("conv", "mul"),
+    op.SiLU: always("mul", "sigmoid", "mul", "mul"),
+    op.Add: always("mul", "mul", "add"),
+    op.Resize: always("upsample_bilinear", "add"),
+    op.Table: _table_operators,
+    op.Mul: always("mul", "mul"),
+    op.Concat: always("concat"),
+    op.Nearest: always("upsample_nearest_neighbor"),
+    op.MaxPool: always("max_pool"),
+    op.Mean: always("reduce_sum", "mul"),
 }
 """By kind of node: what its program has, all on whole numbers."""
 

@@ -12,20 +12,9 @@ from litehrnet_stage2.converters import xnnpack_lowering
 from litehrnet_stage2.converters.coverage import Coverage, Names, always, counted
 from litehrnet_stage2.converters.targets import Deployment
 from litehrnet_stage2.converters.xnnpack_payload import operators
+from litehrnet_stage2.reference import operators as op
 from litehrnet_stage2.reference.integer_function import IntegerFunction
 from litehrnet_stage2.reference.lowering import Lowerings
-from litehrnet_stage2.reference.operators import (
-    Add,
-    Concat,
-    Conv,
-    MaxPool,
-    Mean,
-    Mul,
-    Nearest,
-    Resize,
-    SiLU,
-    Table,
-)
 from litehrnet_stage2.reference.qdq_module import FloatQDQModule, concatenations
 
 _KINDS = {
@@ -53,32 +42,32 @@ def convert(function: IntegerFunction, path: Path, deployment: Deployment) -> Co
     return coverage
 
 
-def _table(function: IntegerFunction, node: Table) -> tuple[str, ...]:
+def _table(function: IntegerFunction, node: op.Table) -> tuple[str, ...]:
     clamp = "XNNClamp"
     kinds = {"identity": clamp, "relu": clamp, "relu6": clamp, "sigmoid": "sigmoid", "tanh": "XNNTanh"}
     return (kinds.get(node.function, "XNNHardswish"),)
 
 
-def _concat(function: IntegerFunction, node: Concat) -> tuple[str, ...]:
+def _concat(function: IntegerFunction, node: op.Concat) -> tuple[str, ...]:
     return tuple(f"XNNConcatenate{size}" for size in concatenations(len(node.inputs)))
 
 
-def _conv(function: IntegerFunction, node: Conv) -> tuple[str, ...]:
+def _conv(function: IntegerFunction, node: op.Conv) -> tuple[str, ...]:
     top, left, bottom, right = node.padding
     return ("convolution",) if (top, left) == (bottom, right) else ("XNNStaticConstantPad", "convolution")
 
 
 INT8: Lowerings[Names] = {
-    Conv: _conv,
-    SiLU: always("sigmoid", "mul"),
-    Add: always("add"),
-    Resize: always("upsample_bilinear2d"),
-    Table: _table,
-    Mul: always("mul"),
-    Concat: _concat,
-    Nearest: lambda function, node: (f"XNNConcatenate{node.factor}",) * 2,
-    MaxPool: always("XNNMaxPooling2d"),
-    Mean: always("XNNGlobalAvgPooling2d"),
+    op.Conv: _conv,
+    op.SiLU: always("sigmoid", "mul"),
+    op.Add: always("add"),
+    op.Resize: always("upsample_bilinear2d"),
+    op.Table: _table,
+    op.Mul: always("mul"),
+    op.Concat: _concat,
+    op.Nearest: lambda function, node: (f"XNNConcatenate{node.factor}",) * 2,
+    op.MaxPool: always("XNNMaxPooling2d"),
+    op.Mean: always("XNNGlobalAvgPooling2d"),
 }
 """By kind of node: XNNPACK's operators, all of them in int8."""
 

@@ -12,20 +12,9 @@ from ai_edge_litert import schema_py_generated as schema
 from litehrnet_stage2.converters.coverage import Coverage, CoverageError, Names, always, counted
 from litehrnet_stage2.converters.litert_lowering import CODES_TABLES, FLOAT_TABLES, Graph, joins, pool_joins
 from litehrnet_stage2.converters.targets import Deployment
+from litehrnet_stage2.reference import operators as op
 from litehrnet_stage2.reference.integer_function import IntegerFunction
 from litehrnet_stage2.reference.lowering import Lowerings
-from litehrnet_stage2.reference.operators import (
-    Add,
-    Concat,
-    Conv,
-    MaxPool,
-    Mean,
-    Mul,
-    Nearest,
-    Resize,
-    SiLU,
-    Table,
-)
 from litehrnet_stage2.reference.upstream.litert_2 import operators_of, undelegated
 
 
@@ -43,21 +32,21 @@ def convert(function: IntegerFunction, path: Path, deployment: Deployment) -> Co
 
 
 OPERATORS: Lowerings[Names] = {
-    Conv: lambda function, node: ("DEPTHWISE_CONV_2D" if node.depthwise else "CONV_2D",),
-    SiLU: always("LOGISTIC", "MUL"),
-    Add: always("ADD"),
-    Resize: always("RESIZE_BILINEAR"),
-    Table: lambda function, node: _table_operators(node),
-    Mul: always("MUL"),
-    Concat: lambda function, node: ("CONCATENATION",) * joins(len(node.inputs)),
-    Nearest: lambda function, node: ("CONCATENATION",) * (2 * joins(node.factor)),
-    MaxPool: lambda function, node: ("MAX_POOL_2D", *("CONCATENATION",) * pool_joins(function, node)),
-    Mean: always("MEAN"),
+    op.Conv: lambda function, node: ("DEPTHWISE_CONV_2D" if node.depthwise else "CONV_2D",),
+    op.SiLU: always("LOGISTIC", "MUL"),
+    op.Add: always("ADD"),
+    op.Resize: always("RESIZE_BILINEAR"),
+    op.Table: lambda function, node: _table_operators(node),
+    op.Mul: always("MUL"),
+    op.Concat: lambda function, node: ("CONCATENATION",) * joins(len(node.inputs)),
+    op.Nearest: lambda function, node: ("CONCATENATION",) * (2 * joins(node.factor)),
+    op.MaxPool: lambda function, node: ("MAX_POOL_2D", *("CONCATENATION",) * pool_joins(function, node)),
+    op.Mean: always("MEAN"),
 }
 """By kind of node: the schema's operators in int8."""
 
 
-def _table_operators(node: Table) -> tuple[str, ...]:
+def _table_operators(node: op.Table) -> tuple[str, ...]:
     if node.function in FLOAT_TABLES:
         return ()
     return (CODES_TABLES.get(node.function, "DEPTHWISE_CONV_2D"),)
@@ -68,7 +57,7 @@ def expected_coverage(function: IntegerFunction) -> Coverage:
 
     Only a table that XNNPACK has in float alone is in float, between a dequantise and a quantise of its own.
     """
-    tables = [node.function for node in function.nodes if isinstance(node, Table) and node.function in FLOAT_TABLES]
+    tables = [node.function for node in function.nodes if isinstance(node, op.Table) and node.function in FLOAT_TABLES]
     return Coverage(
         int8=counted(function, OPERATORS),
         floating=Counter(FLOAT_TABLES[table] for table in tables),

@@ -21,22 +21,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from litehrnet_stage2.converters.coverage import Coverage, Names, always, counted
 from litehrnet_stage2.converters.targets import Deployment
+from litehrnet_stage2.reference import operators as op
 from litehrnet_stage2.reference.integer_function import QMAX, QMIN, IntegerFunction, Quantization
 from litehrnet_stage2.reference.lowering import Lowerings, check_lowered
-from litehrnet_stage2.reference.operators import (
-    SIGMOID,
-    Add,
-    Concat,
-    Conv,
-    MaxPool,
-    Mean,
-    Mul,
-    Nearest,
-    Operator,
-    Resize,
-    SiLU,
-    Table,
-)
 
 OPSET = 17
 IR_VERSION = 8  # read by every ONNX Runtime since 1.10
@@ -119,7 +106,7 @@ class _Graph:
         """The name of a tensor's codes."""
         return self.names.get(tensor, f"{tensor}/codes")
 
-    def value(self, node: Operator) -> str:
+    def value(self, node: op.Operator) -> str:
         """The name of a node's result in float; not that of a border, which a module may be called too."""
         borders = {*self.function.inputs, *self.function.outputs}
         return f"{node.name}/value" if node.name in borders else node.name
@@ -163,7 +150,7 @@ class _Graph:
         return self.operator("DequantizeLinear", inputs, name, axis=0)
 
 
-def _conv(graph: _Graph, node: Conv) -> None:
+def _conv(graph: _Graph, node: op.Conv) -> None:
     x = graph.read(node.input, node.name)
     weight = graph.per_channel(f"{node.name}/weight", node.weight, node.weight_scale)
     bias = graph.per_channel(f"{node.name}/bias", node.bias, graph.function.bias_scale(node))
@@ -181,19 +168,19 @@ def _conv(graph: _Graph, node: Conv) -> None:
     graph.write(node.name, y)
 
 
-def _silu(graph: _Graph, node: SiLU) -> None:
+def _silu(graph: _Graph, node: op.SiLU) -> None:
     sigmoid = graph.operator("Sigmoid", [graph.read(node.input, f"{node.name}/sigmoid")], f"{node.name}/sigmoid")
-    graph.quantize(sigmoid, f"{node.name}/sigmoid/codes", SIGMOID)
-    gate = graph.dequantize(f"{node.name}/sigmoid/codes", f"{node.name}/gate", SIGMOID)
+    graph.quantize(sigmoid, f"{node.name}/sigmoid/codes", op.SIGMOID)
+    gate = graph.dequantize(f"{node.name}/sigmoid/codes", f"{node.name}/gate", op.SIGMOID)
     graph.write(node.name, graph.operator("Mul", [graph.read(node.input, node.name), gate], graph.value(node)))
 
 
-def _add(graph: _Graph, node: Add) -> None:
+def _add(graph: _Graph, node: op.Add) -> None:
     terms = [graph.read(name, node.name) for name in node.inputs]
     graph.write(node.name, graph.operator("Add", terms, graph.value(node)))
 
 
-def _resize(graph: _Graph, node: Resize) -> None:
+def _resize(graph: _Graph, node: op.Resize) -> None:
     """On the codes as numbers: their own scale and zero point play no part.
 
     Dequantised with a scale that is a little larger than what it is quantised back with, each tie is broken
@@ -213,7 +200,7 @@ def _resize(graph: _Graph, node: Resize) -> None:
     graph.quantize(y, graph.codes(node.name), Quantization(np.float32(1), -TO_UINT8))
 
 
-def _table(graph: _Graph, node: Table) -> None:
+def _table(graph: _Graph, node: op.Table) -> None:
     """A sigmoid becomes a table in ONNX Runtime; others stay in float, between a quantise and a dequantise."""
     x = graph.read(node.input, node.name)
     kind = _in_float(graph.function, node)
@@ -225,7 +212,7 @@ def _table(graph: _Graph, node: Table) -> None:
     graph.write(node.name, x)
 
 
-def _in_float(function: IntegerFunction, node: Table) -> str | None:
+def _in_float(function: IntegerFunction, node: op.Table) -> str | None:
     """The operator that a table needs before it is quantised; none where the saturation of the codes does its work."""
     q = function.quantization[node.name]
     if node.function == "relu":
@@ -236,7 +223,7 @@ def _in_float(function: IntegerFunction, node: Table) -> str | None:
     return {"identity": None, "sigmoid": "Sigmoid", "tanh": "Tanh", "hardswish": "HardSwish"}[node.function]
 
 
-def _table_operators(function: IntegerFunction, node: Table) -> tuple[str, ...]:
+def _table_operators(function: IntegerFunction, node: op.Table) -> tuple[str, ...]:
     """What ONNX Runtime makes of it."""
     match _in_float(function, node):
         case None:
@@ -249,16 +236,16 @@ def _table_operators(function: IntegerFunction, node: Table) -> tuple[str, ...]:
             return ("DequantizeLinear", kind, "QuantizeLinear")
 
 
-def _mul(graph: _Graph, node: Mul) -> None:
+def _mul(graph: _Graph, node: op.Mul) -> None:
     factors = [graph.read(name, f"{node.name}/{i}") for i, name in enumerate(node.inputs)]
     graph.write(node.name, graph.operator("Mul", factors, graph.value(node)))
 
 
-def _concat(graph: _Graph, node: Concat) -> None:
+def _concat(graph: _Graph, node: op.Concat) -> None:
     graph.operator("Concat", [graph.codes(name) for name in node.inputs], graph.codes(node.name), axis=1)
 
 
-def _nearest(graph: _Graph, node: Nearest) -> None:
+def _nearest(graph: _Graph, node: op.Nearest) -> None:
     scales = graph.constant(f"{node.name}/scales", np.array([1, 1, node.factor, node.factor], np.float32))
     graph.operator(
         "Resize",
@@ -270,7 +257,7 @@ def _nearest(graph: _Graph, node: Nearest) -> None:
     )
 
 
-def _max_pool(graph: _Graph, node: MaxPool) -> None:
+def _max_pool(graph: _Graph, node: op.MaxPool) -> None:
     graph.operator(
         "MaxPool",
         [graph.codes(node.input)],
@@ -281,37 +268,37 @@ def _max_pool(graph: _Graph, node: MaxPool) -> None:
     )
 
 
-def _mean(graph: _Graph, node: Mean) -> None:
+def _mean(graph: _Graph, node: op.Mean) -> None:
     x = graph.read(node.input, node.name)
     graph.write(node.name, graph.operator("GlobalAveragePool", [x], graph.value(node)))
 
 
 LOWER: Lowerings[Callable[[_Graph, Any], None]] = {
-    Conv: _conv,
-    SiLU: _silu,
-    Add: _add,
-    Resize: _resize,
-    Table: _table,
-    Mul: _mul,
-    Concat: _concat,
-    Nearest: _nearest,
-    MaxPool: _max_pool,
-    Mean: _mean,
+    op.Conv: _conv,
+    op.SiLU: _silu,
+    op.Add: _add,
+    op.Resize: _resize,
+    op.Table: _table,
+    op.Mul: _mul,
+    op.Concat: _concat,
+    op.Nearest: _nearest,
+    op.MaxPool: _max_pool,
+    op.Mean: _mean,
 }
 """By kind of node: appends its ONNX nodes."""
 
 
 OPERATORS: Lowerings[Names] = {
-    Conv: always("QLinearConv"),
-    SiLU: always("QLinearSigmoid", "QLinearMul"),
-    Add: always("QLinearAdd"),
-    Resize: always("DequantizeLinear", "Resize", "QuantizeLinear"),
-    Table: _table_operators,
-    Mul: always("QLinearMul"),
-    Concat: always("Concat on codes"),
-    Nearest: always("Resize on codes"),
-    MaxPool: always("MaxPool on codes"),
-    Mean: always("QLinearGlobalAveragePool"),
+    op.Conv: always("QLinearConv"),
+    op.SiLU: always("QLinearSigmoid", "QLinearMul"),
+    op.Add: always("QLinearAdd"),
+    op.Resize: always("DequantizeLinear", "Resize", "QuantizeLinear"),
+    op.Table: _table_operators,
+    op.Mul: always("QLinearMul"),
+    op.Concat: always("Concat on codes"),
+    op.Nearest: always("Resize on codes"),
+    op.MaxPool: always("MaxPool on codes"),
+    op.Mean: always("QLinearGlobalAveragePool"),
 }
 """By kind of node: what ONNX Runtime is left with after its own optimisation."""
 

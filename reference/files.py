@@ -1,4 +1,4 @@
-"""How the product writes and reads files: whole or not at all, and nothing that blocks or has no end."""
+"""Writes files whole or not at all, and reads none that block or have no end."""
 
 from __future__ import annotations
 

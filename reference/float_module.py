@@ -12,22 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from litehrnet_stage2.reference import operators as op
 from litehrnet_stage2.reference.functional import ACTIVATIONS, max_pool, upsample
 from litehrnet_stage2.reference.integer_function import QMIN, IntegerFunction
 from litehrnet_stage2.reference.lowering import Lowerings, check_lowered
-from litehrnet_stage2.reference.operators import (
-    Add,
-    Concat,
-    Conv,
-    MaxPool,
-    Mean,
-    Mul,
-    Nearest,
-    Operator,
-    Resize,
-    SiLU,
-    Table,
-)
 
 
 class FloatModule(nn.Module):
@@ -39,7 +27,7 @@ class FloatModule(nn.Module):
         self.function = function
         self.convolutions = nn.ModuleDict()
         for node in function.nodes:
-            if isinstance(node, Conv):
+            if isinstance(node, op.Conv):
                 self.convolutions[key(node)] = _convolution(function, node)
         self._order = tuple(_resize_first(function))
 
@@ -49,18 +37,18 @@ class FloatModule(nn.Module):
         tensors = dict(zip(function.inputs, values, strict=True))
         for node, reads, writes in self._order:
             y = LOWER[type(node)](self, node, *(tensors[name] for name in reads))
-            if isinstance(node, (Conv, Add)) and function.quantization[node.name].zero_point == QMIN:
+            if isinstance(node, (op.Conv, op.Add)) and function.quantization[node.name].zero_point == QMIN:
                 y = F.relu(y)  # in codes the saturation does this
             tensors[writes] = y
         return tuple(tensors[tensor] for tensor in function.outputs.values())
 
 
-def key(node: Conv) -> str:
+def key(node: op.Conv) -> str:
     """What a convolution is called among the module's children."""
     return node.name.replace(".", "_")
 
 
-def _convolution(function: IntegerFunction, node: Conv) -> nn.Module:
+def _convolution(function: IntegerFunction, node: op.Conv) -> nn.Module:
     """A float convolution with a node's weights; padding that differs between sides is a step of its own."""
     channels, per_group, height, width = node.weight.shape
     top, left, bottom, right = node.padding
@@ -80,13 +68,13 @@ def _convolution(function: IntegerFunction, node: Conv) -> nn.Module:
     return conv if even else nn.Sequential(nn.ZeroPad2d((left, right, top, bottom)), conv)
 
 
-def _resize_first(function: IntegerFunction) -> list[tuple[Operator, tuple[str, ...], str]]:
+def _resize_first(function: IntegerFunction) -> list[tuple[op.Operator, tuple[str, ...], str]]:
     """The nodes, what each reads and writes, with every projection that only a resize reads put after that resize."""
     steps = []
     moved = {}
     for node in function.nodes:
         readers = function.consumers(node.name)
-        if isinstance(node, Conv) and node.weight.shape[2:] == (1, 1) and [type(r) for r in readers] == [Resize]:
+        if isinstance(node, op.Conv) and node.weight.shape[2:] == (1, 1) and [type(r) for r in readers] == [op.Resize]:
             moved[node.name] = node
         elif node.input in moved:
             projection = moved[node.input]
@@ -98,15 +86,15 @@ def _resize_first(function: IntegerFunction) -> list[tuple[Operator, tuple[str, 
 
 
 LOWER: Lowerings[Callable[..., Tensor]] = {
-    Conv: lambda module, node, x: module.convolutions[key(node)](x),
-    SiLU: lambda module, node, x: F.silu(x),
-    Add: lambda module, node, a, b: a + b,
-    Resize: lambda module, node, x: upsample(x, node.factor),
-    Table: lambda module, node, x: ACTIVATIONS[node.function](x),
-    Mul: lambda module, node, a, b: a * b,
-    Concat: lambda module, node, *inputs: torch.cat(inputs, dim=1),
-    Nearest: lambda module, node, x: F.interpolate(x, scale_factor=node.factor, mode="nearest"),
-    MaxPool: lambda module, node, x: max_pool(x, node),
-    Mean: lambda module, node, x: x.mean(dim=(2, 3), keepdim=True),
+    op.Conv: lambda module, node, x: module.convolutions[key(node)](x),
+    op.SiLU: lambda module, node, x: F.silu(x),
+    op.Add: lambda module, node, a, b: a + b,
+    op.Resize: lambda module, node, x: upsample(x, node.factor),
+    op.Table: lambda module, node, x: ACTIVATIONS[node.function](x),
+    op.Mul: lambda module, node, a, b: a * b,
+    op.Concat: lambda module, node, *inputs: torch.cat(inputs, dim=1),
+    op.Nearest: lambda module, node, x: F.interpolate(x, scale_factor=node.factor, mode="nearest"),
+    op.MaxPool: lambda module, node, x: max_pool(x, node),
+    op.Mean: lambda module, node, x: x.mean(dim=(2, 3), keepdim=True),
 }
 """By kind of node: its result, of the floats it reads."""

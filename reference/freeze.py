@@ -11,36 +11,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from litehrnet_stage2.reference import runtime_rules
+from litehrnet_stage2.reference import leaves, runtime_rules
+from litehrnet_stage2.reference import operators as op
 from litehrnet_stage2.reference.contract.manifest import Proof
 from litehrnet_stage2.reference.integer_function import IntegerFunction, Quantization, QuantizedTensor
-from litehrnet_stage2.reference.leaves import (
-    Leaf,
-    QuantAdd,
-    QuantConcat,
-    QuantConv,
-    QuantMaxPool,
-    QuantMean,
-    QuantMul,
-    QuantNearest,
-    QuantResize,
-    QuantSiLU,
-    QuantTable,
-)
 from litehrnet_stage2.reference.network import QuantizedNetwork
-from litehrnet_stage2.reference.operators import (
-    Add,
-    Concat,
-    Conv,
-    MaxPool,
-    Mean,
-    Mul,
-    Nearest,
-    Operator,
-    Resize,
-    SiLU,
-    Table,
-)
 from litehrnet_stage2.reference.operators.conv import LARGEST_ACCUMULATOR
 from litehrnet_stage2.reference.qat import QATStage2
 from litehrnet_stage2.reference.quantizers import ActivationQuantizer
@@ -113,7 +88,7 @@ def assemble(
     name: str,
     inputs: dict[str, tuple[int, ...]],
     outputs: dict[str, str],
-    nodes: Sequence[Operator],
+    nodes: Sequence[op.Operator],
     quantization: Any,
 ) -> IntegerFunction:
     """An integer function of nodes, the shapes of all tensors worked out from those of the inputs."""
@@ -134,7 +109,7 @@ def _prove(function: IntegerFunction, nudges: dict[str, float], raised: dict[str
     """
     largest = 0
     for node in function.nodes:
-        if isinstance(node, Conv):
+        if isinstance(node, op.Conv):
             reach = node.reach(function.quantization[node.input].zero_point)
             if reach >= LARGEST_ACCUMULATOR:
                 raise FreezeError(f"a sum in `{node.name}` can reach {reach}, past int32: use fewer channels")
@@ -151,7 +126,7 @@ def _prove(function: IntegerFunction, nudges: dict[str, float], raised: dict[str
 
 class _LeafTracer(torch.fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, (Leaf, ActivationQuantizer, nn.Identity))
+        return isinstance(m, (leaves.Leaf, ActivationQuantizer, nn.Identity))
 
 
 @dataclass
@@ -159,34 +134,36 @@ class _Drawing:
     """The nodes so far, and their scales as calibrated."""
 
     quantization: dict[str, Quantization] = field(default_factory=dict)
-    drafts: list[Operator | FloatConv] = field(default_factory=list)
+    drafts: list[op.Operator | FloatConv] = field(default_factory=list)
 
     def draw(self, name: str, leaf: nn.Module, reads: Sequence[str]) -> None:
         """Append the node of one leaf module, which writes the tensor `name`."""
-        assert isinstance(leaf, Leaf), f"{type(leaf).__name__} at `{name}` is no leaf"
+        assert isinstance(leaf, leaves.Leaf), f"{type(leaf).__name__} at `{name}` is no leaf"
         self.write(name, leaf.output)
         inputs = tuple(reads)
         match leaf:
-            case QuantConv():
-                node: Operator | FloatConv = self._conv(name, leaf, inputs)
-            case QuantSiLU():
-                node = SiLU(name=name, inputs=inputs)
-            case QuantAdd():
-                node = Add(name=name, inputs=inputs)
-            case QuantMul():
-                node = Mul(name=name, inputs=inputs)
-            case QuantTable():
-                node = Table(name=name, inputs=inputs, function=leaf.function)
-            case QuantResize():
-                node = Resize(name=name, inputs=inputs, factor=leaf.factor)
-            case QuantNearest():
-                node = Nearest(name=name, inputs=inputs, factor=leaf.factor)
-            case QuantMaxPool():
-                node = MaxPool(name=name, inputs=inputs, kernel=leaf.kernel, stride=leaf.stride, padding=leaf.padding)
-            case QuantConcat():
-                node = Concat(name=name, inputs=inputs)
-            case QuantMean():
-                node = Mean(name=name, inputs=inputs, cells=leaf.cells)
+            case leaves.QuantConv():
+                node: op.Operator | FloatConv = self._conv(name, leaf, inputs)
+            case leaves.QuantSiLU():
+                node = op.SiLU(name=name, inputs=inputs)
+            case leaves.QuantAdd():
+                node = op.Add(name=name, inputs=inputs)
+            case leaves.QuantMul():
+                node = op.Mul(name=name, inputs=inputs)
+            case leaves.QuantTable():
+                node = op.Table(name=name, inputs=inputs, function=leaf.function)
+            case leaves.QuantResize():
+                node = op.Resize(name=name, inputs=inputs, factor=leaf.factor)
+            case leaves.QuantNearest():
+                node = op.Nearest(name=name, inputs=inputs, factor=leaf.factor)
+            case leaves.QuantMaxPool():
+                node = op.MaxPool(
+                    name=name, inputs=inputs, kernel=leaf.kernel, stride=leaf.stride, padding=leaf.padding
+                )
+            case leaves.QuantConcat():
+                node = op.Concat(name=name, inputs=inputs)
+            case leaves.QuantMean():
+                node = op.Mean(name=name, inputs=inputs, cells=leaf.cells)
             case _:
                 raise TypeError(f"no integer rule for {type(leaf).__name__} at `{name}`")
         self.drafts.append(node)
@@ -200,11 +177,11 @@ class _Drawing:
             raise FreezeError(f"the scale of `{name}` (={scale}) must be finite and positive")
         self.quantization[name] = Quantization(scale, int(quantizer.zero_point))
 
-    def _conv(self, name: str, leaf: QuantConv, inputs: tuple[str, ...]) -> FloatConv:
+    def _conv(self, name: str, leaf: leaves.QuantConv, inputs: tuple[str, ...]) -> FloatConv:
         weight, bias = leaf.weight.numpy().astype(np.float64), leaf.bias.numpy().astype(np.float64)
         if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
             raise FreezeError(f"`{name}` has a weight or bias that is not finite: the checkpoint is damaged")
-        conv = Conv(
+        conv = op.Conv(
             name=name,
             inputs=inputs,
             weight=np.zeros(weight.shape, np.int8),

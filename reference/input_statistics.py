@@ -1,4 +1,4 @@
-"""Whether inputs look like those that a network was trained on: its first BatchNorms remember what they saw.
+"""Compares inputs with those that a network was trained on, as its first BatchNorms remember them.
 
 Inputs of another scale, normalisation or order of channels calibrate without an error, and every runtime then agrees
 on a useless function. The mean and the spread of what enters the first BatchNorms give them away.

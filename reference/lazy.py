@@ -1,4 +1,4 @@
-"""How a package offers names that it imports on first use, so that a device with numpy alone can import it."""
+"""Imports the names that a package offers on first use, so that a device with numpy alone can import it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every table from node kind to its translation has in common: it is checked before anything is translated."""
+"""A table from kind of node to its translation is checked before anything is translated."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Neural Engine's shape of a frozen Stage2: int8 where convolutions read, float16 everywhere else.
+"""Gives a frozen Stage2 the Neural Engine's shape: int8 where convolutions read, float16 everywhere else.
 
 Not the integer function: the Neural Engine computes in float16 between convolutions, so a SiLU or an
 addition keeps more than 8 bits, and its codes are nobody's but its own. Same weights, same ranges; judged

@@ -1,4 +1,4 @@
-"""To whom long work says what it begins: a callable that takes the name of each step."""
+"""A callable is told the name of each step of long work."""
 
 from __future__ import annotations
 

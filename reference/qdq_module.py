@@ -15,22 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from litehrnet_stage2.reference import operators as op
 from litehrnet_stage2.reference.functional import ACTIVATIONS, convolve, max_pool, pad, upsample
 from litehrnet_stage2.reference.integer_function import QMAX, QMIN, IntegerFunction, Quantization
 from litehrnet_stage2.reference.lowering import Lowerings, check_lowered
-from litehrnet_stage2.reference.operators import (
-    SIGMOID,
-    Add,
-    Concat,
-    Conv,
-    MaxPool,
-    Mean,
-    Mul,
-    Nearest,
-    Resize,
-    SiLU,
-    Table,
-)
 from litehrnet_stage2.reference.upstream.torch_2_13 import quantized_decomposed
 
 _ops = quantized_decomposed()
@@ -50,7 +38,7 @@ class QDQModule(nn.Module):
         check_lowered(function, LOWER, "the exported module")
         self.function = function
         for node in function.nodes:
-            if isinstance(node, Conv):
+            if isinstance(node, op.Conv):
                 self.register_buffer(_key(node.name, "weight"), torch.from_numpy(node.weight))
                 self.register_buffer(_key(node.name, "scale"), torch.from_numpy(node.weight_scale))
                 self.register_buffer(_key(node.name, "zero"), torch.zeros(len(node.weight), dtype=torch.int64))
@@ -97,7 +85,7 @@ def dequantize(codes: Tensor, q: Quantization) -> Tensor:
     return y
 
 
-def _conv(module: QDQModule, node: Conv, read: Read) -> Tensor:
+def _conv(module: QDQModule, node: op.Conv, read: Read) -> Tensor:
     weight, scale, zero, bias = (
         module.get_buffer(_key(node.name, part)) for part in ("weight", "scale", "zero", "bias")
     )
@@ -110,20 +98,20 @@ def _conv(module: QDQModule, node: Conv, read: Read) -> Tensor:
     return convolve(x, weight, bias, node)
 
 
-def _silu(module: QDQModule, node: SiLU, read: Read) -> Tensor:
-    sigmoid = quantize(torch.sigmoid(read(node.input)), SIGMOID)
-    return read(node.input) * dequantize(sigmoid, SIGMOID)
+def _silu(module: QDQModule, node: op.SiLU, read: Read) -> Tensor:
+    sigmoid = quantize(torch.sigmoid(read(node.input)), op.SIGMOID)
+    return read(node.input) * dequantize(sigmoid, op.SIGMOID)
 
 
-def _add(module: QDQModule, node: Add, read: Read) -> Tensor:
+def _add(module: QDQModule, node: op.Add, read: Read) -> Tensor:
     return read(node.inputs[0]) + read(node.inputs[1])
 
 
-def _resize(module: QDQModule, node: Resize, read: Read) -> Tensor:
+def _resize(module: QDQModule, node: op.Resize, read: Read) -> Tensor:
     return upsample(read(node.input), node.factor)
 
 
-def _table(module: QDQModule, node: Table, read: Read) -> Tensor:
+def _table(module: QDQModule, node: op.Table, read: Read) -> Tensor:
     if node.function == "identity":
         return read(node.input).clamp(-_FAR, _FAR)  # nothing but another quantisation
     return ACTIVATIONS[node.function](read(node.input))
@@ -132,7 +120,7 @@ def _table(module: QDQModule, node: Table, read: Read) -> Tensor:
 _FAR = 1e30  # past any real value, and finite: XNNPACK drops a clamp that has no ends
 
 
-def _mul(module: QDQModule, node: Mul, read: Read) -> Tensor:
+def _mul(module: QDQModule, node: op.Mul, read: Read) -> Tensor:
     return read(node.inputs[0]) * read(node.inputs[1])
 
 
@@ -148,7 +136,7 @@ def concatenations(count: int) -> list[int]:
     return [*sizes, count]
 
 
-def _concat(module: QDQModule, node: Concat, read: Read) -> Tensor:
+def _concat(module: QDQModule, node: op.Concat, read: Read) -> Tensor:
     terms = [read(name) for name in node.inputs]
     q = module.function.quantization[node.name]
     for size in concatenations(len(terms)):
@@ -159,29 +147,29 @@ def _concat(module: QDQModule, node: Concat, read: Read) -> Tensor:
     return joined
 
 
-def _nearest(module: QDQModule, node: Nearest, read: Read) -> Tensor:
+def _nearest(module: QDQModule, node: op.Nearest, read: Read) -> Tensor:
     return F.interpolate(read(node.input), scale_factor=node.factor, mode="nearest")
 
 
-def _max_pool(module: QDQModule, node: MaxPool, read: Read) -> Tensor:
+def _max_pool(module: QDQModule, node: op.MaxPool, read: Read) -> Tensor:
     return max_pool(read(node.input), node)
 
 
-def _mean(module: QDQModule, node: Mean, read: Read) -> Tensor:
+def _mean(module: QDQModule, node: op.Mean, read: Read) -> Tensor:
     return read(node.input).mean(dim=(2, 3), keepdim=True)
 
 
 LOWER: Lowerings[Callable[[QDQModule, Any, Read], Tensor]] = {
-    Conv: _conv,
-    SiLU: _silu,
-    Add: _add,
-    Resize: _resize,
-    Table: _table,
-    Mul: _mul,
-    Concat: _concat,
-    Nearest: _nearest,
-    MaxPool: _max_pool,
-    Mean: _mean,
+    op.Conv: _conv,
+    op.SiLU: _silu,
+    op.Add: _add,
+    op.Resize: _resize,
+    op.Table: _table,
+    op.Mul: _mul,
+    op.Concat: _concat,
+    op.Nearest: _nearest,
+    op.MaxPool: _max_pool,
+    op.Mean: _mean,
 }
 """By kind of node: its result in float, before it is quantised."""
 

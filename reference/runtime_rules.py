@@ -1,4 +1,4 @@
-"""How each runtime really computes what runtimes round differently, over every pair of codes (numpy only).
+"""Computes what runtimes round differently as each of them does, over every pair of codes (numpy only).
 
 A convolution is one float32 multiply, rounded half to even, in XNNPACK and MLAS alike. Additions differ:
 fixed point or float32, half up, half to even or half away from zero, with and without fused multiply-add.

@@ -1,4 +1,4 @@
-"""Where something is made before it takes its place: beside the target, locked while its maker lives, swept after.
+"""Makes things beside their target, before they take its place: locked while the maker lives, swept up later.
 
 A scratch lies in the folder of its target and is called `.NAME.stage2-` and 16 random hexadecimal digits, so that
 nobody can plant a link there. Its maker holds a lock on it; one that nobody locks was left by a run that died.

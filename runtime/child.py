@@ -1,4 +1,4 @@
-"""How this package starts other programs: with no module from the current folder, and never for ever.
+"""Starts other programs: with no module from the current folder, and with a limit on their time and output.
 
 A bundle comes from elsewhere, and people stand in its folder: `python -m` would search a `numpy.py` there first. What
 a device or a library's process sends back is read up to a stated size, for a stated time, and then it is ended.

@@ -1,1 +1,1 @@
-"""Baselines: what the tools of each library make of the same weights, to be timed beside the bundle."""
+"""Baselines are what the tools of each library make of the same weights; they are timed beside the bundle."""

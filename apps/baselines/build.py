@@ -1,4 +1,4 @@
-"""What the stock tools make of the same weights: the artifacts a user would have had, to be timed beside ours.
+"""Builds what stock tools make of the same weights: the artifacts a user would have had, to be timed beside ours.
 
 A bundle holds the integer function alone, so the float network is made from it (`reference/float_module.py`).
 Built on demand into the user's cache.

@@ -1,4 +1,4 @@
-"""What the heads' numbers say, in numpy alone: where the centre is, and which shape is the marker.
+"""Decodes what the heads give, in numpy alone: where the centre is, and which shape is the marker.
 
 A device that runs the network has no torch; this is all that it needs besides a runtime.
 """

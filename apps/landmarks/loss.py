@@ -1,4 +1,4 @@
-"""What the network is asked for: a penalty-reduced focal loss on the heat, L1 on the offset, BCE on the kind.
+"""The loss of the example task: a penalty-reduced focal loss on the heat, L1 on the offset, BCE on the kind.
 
 The focal loss is that of CornerNet (Law and Deng, 2018): cells near the centre count less as negatives.
 """

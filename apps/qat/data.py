@@ -1,4 +1,4 @@
-"""Where `stage2 qat` gets its features: recorded shards, or the landmark task's own stem.
+"""Gives `stage2 qat` its features: recorded shards, or the landmark task's own stem.
 
 A batch is a function of the seed and the step alone, whatever the number of ranks: a run that was cut goes on
 with the batches it would have seen, and two ranks see between them what one would.

@@ -1,4 +1,4 @@
-"""What a student is asked for, and how well it does it on maps that training never sees.
+"""Judges a student on held-out maps, which training never sees.
 
 One half of the held-out maps chooses the best checkpoint of a run, in simulation; the other half, which chose
 nothing, gives the figures at the end, with the integer function itself.

@@ -1,4 +1,4 @@
-"""What a run leaves for the eye: a progress bar, a CSV, TensorBoard events and a plot."""
+"""Shows how a run goes: a progress bar, a CSV, TensorBoard events and a plot."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the ranges of a student's activations come from, before it is tuned or converted."""
+"""Sets the ranges of a student's activations, before it is tuned or converted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One process or several: who this rank is, and what has to be equal on all of them."""
+"""Tells ranks apart where several processes train, and keeps equal what has to be equal on all of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run carries from step to step: the student, the average of its weights, and the best average so far."""
+"""A run carries this from step to step: the student, the average of its weights, and the best average so far."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The way from JSON to frozen dataclasses: strict text, checked types, and an error that names the place.
+"""Decodes JSON into frozen dataclasses: strict text, checked types, and an error that names the place.
 
 `parse` refuses what JSON writers differ about, `decode` gives a value the type that a dataclass declares for it.
 Back it goes with `dataclasses.asdict` and `json.dumps(..., allow_nan=False)`.

@@ -1,4 +1,4 @@
-"""Things fetched or built once per machine: where they lie, and how two processes make one at a time.
+"""Keeps what is fetched or built once per machine: one process makes it, another that wants it waits.
 
 What lies there is run, so it has to be what was put there: the folder is this user's alone, and every file is compared
 with its hash each time.

@@ -1,4 +1,4 @@
-"""What a runner on a device replies: one line of JSON that is believed only where it can be."""
+"""Reads the reply of a runner on a device: one line of JSON that is believed only where it can be."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How files and commands reach a device: one small interface, and this machine as the simplest device."""
+"""A transport brings files and commands to a device: one small interface, and this machine as the simplest device."""
 
 from __future__ import annotations
 

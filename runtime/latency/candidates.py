@@ -1,4 +1,4 @@
-"""Which of a bundle's artifacts can be timed on a machine, as what, and how they are fed."""
+"""Makes candidates of those of a bundle's artifacts that can be timed on a machine."""
 
 from __future__ import annotations
 

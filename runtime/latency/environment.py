@@ -1,4 +1,4 @@
-"""What stands beside every latency: the system, its cores and memory, versions and the source's revision."""
+"""Reads what stands beside every latency: the system, its cores and memory, versions and the source's revision."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a run can be trusted: what was observed while it was taken, against stated bounds."""
+"""Judges whether a run can be trusted, by what was observed while it was taken, against stated bounds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What else the machine did during a stretch of time: other processes, the clock, throttling."""
+"""Watches what else the machine does during a stretch of time: other processes, the clock, throttling."""
 
 from __future__ import annotations
 

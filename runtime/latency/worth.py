@@ -1,4 +1,4 @@
-"""What a candidate's outputs are worth: their codes against the golden ones, their noise against the float network."""
+"""Assesses a candidate's outputs: their codes against the golden ones, their noise against the float network."""
 
 from __future__ import annotations
 

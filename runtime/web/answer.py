@@ -1,4 +1,4 @@
-"""What a page is answered to its report: the same figures as the terminal shows, as text to be put into the page."""
+"""Answers a page's report with the figures that the terminal shows, as text to be put into the page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From what a page reported to the result that `stage2 report` reads, each name in it marked `web`."""
+"""Turns what a page reported into the result that `stage2 report` reads, each name in it marked `web`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The golden inputs and codes as the web has them: codes in, codes back, compared here by the product's parity code."""
+"""Gives a page the golden inputs as codes, and compares the codes that come back."""
 
 from __future__ import annotations
 

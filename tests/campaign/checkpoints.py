@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from litehrnet_stage2 import load_checkpoint
 from litehrnet_stage2.apps.qat.run_checkpoint import Checkpoint, newest_checkpoint, write_checkpoint
-from litehrnet_stage2.reference import load_checkpoint
 from litehrnet_stage2.reference.sealed import pair_sha256
 from tests.campaign.damage import TEXTS, accident, as_json, lie, many_flips
 from tests.campaign.judge import Case

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from litehrnet_stage2.reference import QATStage2, Stage2, Stage2Config, save_checkpoint
+from litehrnet_stage2 import QATStage2, Stage2, Stage2Config, save_checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SMALL = Stage2Config(in_channels=4, num_channels=(4, 8), num_blocks=(1, 1))
