@@ -65,7 +65,7 @@ JsonFile = Annotated[
 ]
 
 
-class Progress:
+class Spinner:
     """Names each step as it begins: a spinner in a terminal, a line elsewhere."""
 
     def __init__(self) -> None:
@@ -122,9 +122,9 @@ def mistakes(*, verbose: bool) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def working(*, verbose: bool) -> Iterator[Progress]:
+def working(*, verbose: bool) -> Iterator[Spinner]:
     """Run a command's work: libraries kept quiet unless `verbose`, and `mistakes` as it has them."""
-    progress = Progress()
+    progress = Spinner()
     with mistakes(verbose=verbose), contextlib.nullcontext() if verbose else _quiet(), progress.shown:
         yield progress
 

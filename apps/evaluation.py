@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 
@@ -28,11 +27,11 @@ from litehrnet_stage2.reference.integer_function import IntegerFunction
 from litehrnet_stage2.reference.network import QuantizedNetwork
 from litehrnet_stage2.reference.qat import QATStage2
 from litehrnet_stage2.runtime import Session, open_session
+from litehrnet_stage2.runtime.program import Floats
 
-Floats: TypeAlias = npt.NDArray[np.float32]
 Outputs: TypeAlias = tuple[Floats, ...]
 Inputs: TypeAlias = Floats | tuple[Floats, ...]
-Run: TypeAlias = Callable[[Inputs], Outputs]
+Predict: TypeAlias = Callable[[Inputs], Outputs]
 Metric: TypeAlias = Callable[[Iterable[tuple[Outputs, Any]]], Mapping[str, float]]
 """A person's own metric: takes what a network answered and the labels, batch by batch; returns named figures."""
 
@@ -55,7 +54,7 @@ class Row:
 
 
 def evaluate(
-    candidates: Mapping[str, nn.Module | Path | Run],
+    candidates: Mapping[str, nn.Module | Path | Predict],
     batches: Iterable[tuple[Inputs, Any]],
     metric: Metric,
     *,
@@ -121,7 +120,7 @@ class _Noise:
         self._noise: list[float] = []
         self._signal: list[float] = []
 
-    def watch(self, run: Run, batches: Iterable[tuple[Inputs, Any]]) -> Iterator[tuple[Outputs, Any]]:
+    def watch(self, run: Predict, batches: Iterable[tuple[Inputs, Any]]) -> Iterator[tuple[Outputs, Any]]:
         for index, (inputs, labels) in enumerate(batches):
             outputs = run(inputs)
             if self._left > 0:
@@ -149,7 +148,9 @@ class _Noise:
         )
 
 
-def _runs(candidates: Mapping[str, nn.Module | Path | Run], runtimes: Sequence[str]) -> Iterator[tuple[str, Run]]:
+def _runs(
+    candidates: Mapping[str, nn.Module | Path | Predict], runtimes: Sequence[str]
+) -> Iterator[tuple[str, Predict]]:
     for name, candidate in candidates.items():
         match candidate:
             case Path():
@@ -163,7 +164,7 @@ def _runs(candidates: Mapping[str, nn.Module | Path | Run], runtimes: Sequence[s
                 yield name, candidate
 
 
-def _integer_network(network: QATStage2 | QuantizedNetwork) -> Run:
+def _integer_network(network: QATStage2 | QuantizedNetwork) -> Predict:
     """The golden evaluator in the place of a network: it is frozen for the size of the first inputs."""
     function: IntegerFunction | None = None
 
@@ -181,7 +182,7 @@ def _integer_network(network: QATStage2 | QuantizedNetwork) -> Run:
     return run
 
 
-def _float_network(network: nn.Module) -> Run:
+def _float_network(network: nn.Module) -> Predict:
     def run(inputs: Inputs) -> Outputs:
         with torch.no_grad():
             outputs = network(*(torch.from_numpy(x) for x in _each(inputs)))
@@ -196,7 +197,7 @@ def _each(inputs: Inputs) -> tuple[Floats, ...]:
     return inputs if isinstance(inputs, tuple) else (inputs,)
 
 
-def _snapping(session: Session) -> Run:
+def _snapping(session: Session) -> Predict:
     """Run a session on inputs that lie on its input grid, so that all runtimes and golden see the same codes."""
     q = session.info.inputs[0].quantization
 

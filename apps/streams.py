@@ -86,7 +86,7 @@ def _text(descriptor: int | None, *, forgiving: bool, like: TextIO | None) -> Te
 
 
 def _encoding(like: TextIO | None) -> str:
-    """As Python has it, but where the user asks for the plain locale, Python's UTF-8 is not what they asked for."""
+    """The encoding that Python chose, but ASCII where the user asks for the plain locale, which Python overrules."""
     chosen = any(os.environ.get(name) for name in ("PYTHONIOENCODING", "PYTHONUTF8"))
     if not chosen and os.environ.get("LC_ALL") in ("C", "POSIX"):
         return "ascii"

@@ -14,16 +14,16 @@ from litehrnet_stage2.reference.operators import Operator
 __all__ = ["Coverage", "CoverageError", "always", "counted", "node_counts"]
 
 
-Names: TypeAlias = Callable[[IntegerFunction, Any], Sequence[str]]
+OperatorNames: TypeAlias = Callable[[IntegerFunction, Any], Sequence[str]]
 """What a node becomes, by a runtime's names for its operators."""
 
 
-def always(*names: str) -> Names:
+def always(*names: str) -> OperatorNames:
     """The same operators, whatever the node."""
     return lambda function, node: names
 
 
-def counted(function: IntegerFunction, rows: Lowerings[Names]) -> Counter[str]:
+def counted(function: IntegerFunction, rows: Lowerings[OperatorNames]) -> Counter[str]:
     """How many operators of each name a function becomes, by a table from node kind to names."""
     return Counter(name for node in function.nodes for name in rows[type(node)](function, node))
 

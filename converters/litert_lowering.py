@@ -39,7 +39,7 @@ class Graph:
             LOWER[type(node)](self, node)
 
     def shape(self, tensor: str) -> tuple[int, int, int, int]:
-        """Of a tensor of the function: `(1, H, W, C)`."""
+        """The shape `(1, H, W, C)` of a tensor of the function."""
         count, channels, height, width = self.function.tensors[tensor].shape
         return count, height, width, channels
 

@@ -127,7 +127,7 @@ def _replace(folder: Path, place: Path) -> None:
 
 
 def _move_aside(folder: Path, place: Path) -> None:
-    """In two steps; what was there comes back if the second one fails, and goes only when its place is taken."""
+    """Replace in two steps: what was there comes back if the second fails, and goes only when its place is taken."""
     with scratch(place, Path.mkdir, discard=lambda kept: _settle(kept, place)) as kept:
         while True:
             with contextlib.suppress(FileNotFoundError):

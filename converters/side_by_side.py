@@ -72,7 +72,7 @@ def _stem(conv: Conv, shape: Shape) -> SideBySide | None:
 
 
 def _head(conv: Conv, shape: Shape) -> SideBySide | None:
-    """As many cells as one as give the results that are computed at once; each sees itself alone."""
+    """Takes as many cells as one as give the results that are computed at once; each sees itself alone."""
     outputs, channels = conv.weight.shape[:2]
     pointwise = conv.weight.shape[2:] == (1, 1) and conv.stride == (1, 1) and not any(conv.padding)
     together = min(MOST_PIXELS_AT_ONCE, RESULTS_AT_ONCE // outputs)

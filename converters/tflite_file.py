@@ -86,7 +86,7 @@ class TFLiteFile:
         return self.tensor(name, values.shape, values.dtype.name, quantization, content=values)
 
     def shape(self, tensor: int) -> tuple[int, ...]:
-        """Of the tensor of a number."""
+        """The shape of the tensor with that number."""
         return tuple(self._tensors[tensor].shape)
 
     def operator(self, kind: str, inputs: Sequence[int], output: int, options: Any = None) -> None:

@@ -19,7 +19,7 @@ from coremltools.converters.mil import Builder as mb  # noqa: N813
 from coremltools.converters.mil.mil import Function, Program, types
 
 from litehrnet_stage2.converters import mlpackage
-from litehrnet_stage2.converters.coverage import Coverage, Names, always, counted
+from litehrnet_stage2.converters.coverage import Coverage, OperatorNames, always, counted
 from litehrnet_stage2.converters.targets import Deployment
 from litehrnet_stage2.converters.upstream.coremltools_9_0 import main_function
 from litehrnet_stage2.reference import operators as op
@@ -235,7 +235,7 @@ def _table_operators(function: IntegerFunction, node: op.Table) -> tuple[str, ..
     return ("mul", *name, "mul")
 
 
-OPERATORS: Lowerings[Names] = {
+OPERATORS: Lowerings[OperatorNames] = {
     op.Conv: always("conv", "mul"),
     op.SiLU: always("mul", "sigmoid", "mul", "mul"),
     op.Add: always("mul", "mul", "add"),

@@ -9,7 +9,7 @@ import torch
 from executorch.exir import EdgeProgramManager
 
 from litehrnet_stage2.converters import xnnpack_lowering
-from litehrnet_stage2.converters.coverage import Coverage, Names, always, counted
+from litehrnet_stage2.converters.coverage import Coverage, OperatorNames, always, counted
 from litehrnet_stage2.converters.targets import Deployment
 from litehrnet_stage2.converters.xnnpack_payload import operators
 from litehrnet_stage2.reference import operators as op
@@ -57,7 +57,7 @@ def _conv(function: IntegerFunction, node: op.Conv) -> tuple[str, ...]:
     return ("convolution",) if (top, left) == (bottom, right) else ("XNNStaticConstantPad", "convolution")
 
 
-INT8: Lowerings[Names] = {
+INT8: Lowerings[OperatorNames] = {
     op.Conv: _conv,
     op.SiLU: always("sigmoid", "mul"),
     op.Add: always("add"),

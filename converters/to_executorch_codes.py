@@ -55,7 +55,7 @@ class _AtTheBorder(nn.Module):
 
 
 def _reshaped(codes: Tensor, shape: tuple[int, ...], q: Quantization) -> Tensor:
-    """As it is, or through a dequantise and a quantise, between which XNNPACK reshapes codes."""
+    """The codes as they are, or reshaped between a dequantise and a quantise, as XNNPACK can."""
     return codes if tuple(codes.shape) == shape else quantize(dequantize(codes, q).reshape(shape), q)
 
 
@@ -65,5 +65,5 @@ def _example(shape: tuple[int, ...]) -> Tensor:
 
 
 def expected_coverage(function: IntegerFunction) -> Coverage:
-    """As with float32 in and out, but nothing at the border."""
+    """The same as with float32 in and out, but nothing at the border."""
     return dataclasses.replace(to_executorch.expected_coverage(function), boundary={})

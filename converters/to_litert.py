@@ -9,7 +9,7 @@ import numpy as np
 from ai_edge_litert import interpreter
 from ai_edge_litert import schema_py_generated as schema
 
-from litehrnet_stage2.converters.coverage import Coverage, CoverageError, Names, always, counted
+from litehrnet_stage2.converters.coverage import Coverage, CoverageError, OperatorNames, always, counted
 from litehrnet_stage2.converters.litert_lowering import CODES_TABLES, FLOAT_TABLES, Graph, joins, pool_joins
 from litehrnet_stage2.converters.targets import Deployment
 from litehrnet_stage2.reference import operators as op
@@ -31,7 +31,7 @@ def convert(function: IntegerFunction, path: Path, deployment: Deployment) -> Co
     return coverage
 
 
-OPERATORS: Lowerings[Names] = {
+OPERATORS: Lowerings[OperatorNames] = {
     op.Conv: lambda function, node: ("DEPTHWISE_CONV_2D" if node.depthwise else "CONV_2D",),
     op.SiLU: always("LOGISTIC", "MUL"),
     op.Add: always("ADD"),

@@ -25,7 +25,7 @@ def convert(function: IntegerFunction, path: Path, deployment: Deployment) -> Co
 
 
 def expected_coverage(function: IntegerFunction) -> Coverage:
-    """As with float32 in and out, but nothing at the border; a table in float keeps its own."""
+    """The same as with float32 in and out, but nothing at the border; a table in float keeps its own."""
     floats = to_litert.expected_coverage(function)
     tables = sum(floats.floating.values())
     return dataclasses.replace(floats, boundary={"QUANTIZE": tables, "DEQUANTIZE": tables})

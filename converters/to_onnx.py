@@ -19,7 +19,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from litehrnet_stage2.converters.coverage import Coverage, Names, always, counted
+from litehrnet_stage2.converters.coverage import Coverage, OperatorNames, always, counted
 from litehrnet_stage2.converters.targets import Deployment
 from litehrnet_stage2.reference import operators as op
 from litehrnet_stage2.reference.integer_function import QMAX, QMIN, IntegerFunction, Quantization
@@ -181,7 +181,7 @@ def _add(graph: _Graph, node: op.Add) -> None:
 
 
 def _resize(graph: _Graph, node: op.Resize) -> None:
-    """On the codes as numbers: their own scale and zero point play no part.
+    """Resize the codes as numbers: their own scale and zero point play no part.
 
     Dequantised with a scale that is a little larger than what it is quantised back with, each tie is broken
     upwards, as XNNPACK rounds.
@@ -288,7 +288,7 @@ LOWER: Lowerings[Callable[[_Graph, Any], None]] = {
 """By kind of node: appends its ONNX nodes."""
 
 
-OPERATORS: Lowerings[Names] = {
+OPERATORS: Lowerings[OperatorNames] = {
     op.Conv: always("QLinearConv"),
     op.SiLU: always("QLinearSigmoid", "QLinearMul"),
     op.Add: always("QLinearAdd"),

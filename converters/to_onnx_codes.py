@@ -24,5 +24,5 @@ def convert(function: IntegerFunction, path: Path, deployment: Deployment) -> Co
 
 
 def expected_coverage(function: IntegerFunction) -> Coverage:
-    """As with float32 in and out, but nothing at the border."""
+    """The same as with float32 in and out, but nothing at the border."""
     return to_onnx.classified(counted(function, to_onnx.OPERATORS))

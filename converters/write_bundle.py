@@ -30,10 +30,10 @@ from litehrnet_stage2.reference.integer_function import IntegerFunction, Quantiz
 from litehrnet_stage2.reference.known_files import remember
 from litehrnet_stage2.reference.lowering import LoweringError
 
-FloatNetwork: TypeAlias = Callable[..., Sequence[NDArray[np.float32]]]
+FloatOutputs: TypeAlias = Callable[..., Sequence[NDArray[np.float32]]]
 """Each input float32 `[N, C, H, W]` to each output, float32, in order: the network before quantisation."""
 
-Inputs: TypeAlias = NDArray[Any] | Sequence[NDArray[Any]]
+GoldenInputs: TypeAlias = NDArray[Any] | Sequence[NDArray[Any]]
 """Of each input float32, or uint8 where it is pixels, `[N, C, H, W]`; one array where there is one input."""
 
 _MADE_WITH = dict.fromkeys(package for row in ARTIFACTS.values() for package in row.made_with)
@@ -44,10 +44,10 @@ TOOLS = ("litehrnet-stage2", *_MADE_WITH, "onnxruntime", "numpy")
 def write_bundle(
     function: IntegerFunction,
     proof: Proof,
-    inputs: Inputs,
+    inputs: GoldenInputs,
     out: Path,
     *,
-    float_network: FloatNetwork,
+    float_network: FloatOutputs,
     targets: Iterable[str] = DEFAULT_TARGETS,
     optional: Collection[str] = (),
     coreml_target: str = "iOS17",
@@ -101,7 +101,7 @@ def _fill(
     function: IntegerFunction,
     proof: Proof,
     given: Sequence[NDArray[np.int8]],
-    float_network: FloatNetwork,
+    float_network: FloatOutputs,
     deployment: Deployment,
     targets: list[str],
     optional: Collection[str],
@@ -160,7 +160,7 @@ def _fill(
 
 
 def _codes(x: NDArray[Any], q: Quantization) -> NDArray[np.int8]:
-    """Of real values, or of pixels."""
+    """The codes of real values, or of pixels."""
     return (x ^ np.uint8(128)).view(np.int8) if x.dtype == np.uint8 else q.quantize(x)
 
 

@@ -30,7 +30,7 @@ class Geometry(Protocol):
 
     @property
     def groups(self) -> int:
-        """Of channels that see only each other."""
+        """How many groups of channels there are that see only each other."""
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:

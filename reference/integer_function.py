@@ -111,17 +111,17 @@ class IntegerFunction:
 
     @cached_property
     def quantization(self) -> Mapping[str, Quantization]:
-        """Of every tensor, by name."""
+        """What the codes of every tensor mean, by its name."""
         return {name: tensor.quantization for name, tensor in self.tensors.items()}
 
     @property
     def input_quantization(self) -> Quantization:
-        """Of the first input."""
+        """What the codes of the first input mean."""
         return self.quantization[self.inputs[0]]
 
     @property
     def output_quantization(self) -> dict[str, Quantization]:
-        """Of each output, by its name."""
+        """What the codes of each output mean, by its name."""
         return {name: self.quantization[tensor] for name, tensor in self.outputs.items()}
 
     def multiplier(self, conv: Conv) -> NDArray[np.float32]:

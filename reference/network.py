@@ -82,7 +82,7 @@ class QuantizedNetwork(nn.Module):
             _place(self, path, leaf)
 
     def quantizer(self, name: str) -> ActivationQuantizer:
-        """Of an input."""
+        """The quantiser of an input."""
         module = self.get_submodule(self._borders).get_submodule(name)
         assert isinstance(module, ActivationQuantizer)
         return module
@@ -99,7 +99,7 @@ class QuantizedNetwork(nn.Module):
 
     @property
     def output_tensors(self) -> Mapping[str, str]:
-        """Of each output, the tensor."""
+        """The tensor that each output is, by the output's name."""
         return self._outputs
 
     @property
@@ -109,7 +109,7 @@ class QuantizedNetwork(nn.Module):
 
     @property
     def calibrated_shapes(self) -> tuple[tuple[int, ...], ...]:
-        """Of the inputs that it was calibrated on, or nothing where that is not known."""
+        """The shapes of the inputs that it was calibrated on; empty where they are not known."""
         return tuple(tuple(x.shape) for x in self.examples or ())
 
     @torch.no_grad()

@@ -22,7 +22,7 @@ from litehrnet_stage2.reference.lowering import Lowerings, check_lowered
 from litehrnet_stage2.reference.upstream.torch_2_13 import quantized_decomposed
 
 _ops = quantized_decomposed()
-Read: TypeAlias = Callable[[str], Tensor]
+ReadTensor: TypeAlias = Callable[[str], Tensor]
 """Gives a tensor in float, dequantised anew."""
 
 
@@ -85,7 +85,7 @@ def dequantize(codes: Tensor, q: Quantization) -> Tensor:
     return y
 
 
-def _conv(module: QDQModule, node: op.Conv, read: Read) -> Tensor:
+def _conv(module: QDQModule, node: op.Conv, read: ReadTensor) -> Tensor:
     weight, scale, zero, bias = (
         module.get_buffer(_key(node.name, part)) for part in ("weight", "scale", "zero", "bias")
     )
@@ -98,20 +98,20 @@ def _conv(module: QDQModule, node: op.Conv, read: Read) -> Tensor:
     return convolve(x, weight, bias, node)
 
 
-def _silu(module: QDQModule, node: op.SiLU, read: Read) -> Tensor:
+def _silu(module: QDQModule, node: op.SiLU, read: ReadTensor) -> Tensor:
     sigmoid = quantize(torch.sigmoid(read(node.input)), op.SIGMOID)
     return read(node.input) * dequantize(sigmoid, op.SIGMOID)
 
 
-def _add(module: QDQModule, node: op.Add, read: Read) -> Tensor:
+def _add(module: QDQModule, node: op.Add, read: ReadTensor) -> Tensor:
     return read(node.inputs[0]) + read(node.inputs[1])
 
 
-def _resize(module: QDQModule, node: op.Resize, read: Read) -> Tensor:
+def _resize(module: QDQModule, node: op.Resize, read: ReadTensor) -> Tensor:
     return upsample(read(node.input), node.factor)
 
 
-def _table(module: QDQModule, node: op.Table, read: Read) -> Tensor:
+def _table(module: QDQModule, node: op.Table, read: ReadTensor) -> Tensor:
     if node.function == "identity":
         return read(node.input).clamp(-_FAR, _FAR)  # nothing but another quantisation
     return ACTIVATIONS[node.function](read(node.input))
@@ -120,7 +120,7 @@ def _table(module: QDQModule, node: op.Table, read: Read) -> Tensor:
 _FAR = 1e30  # past any real value, and finite: XNNPACK drops a clamp that has no ends
 
 
-def _mul(module: QDQModule, node: op.Mul, read: Read) -> Tensor:
+def _mul(module: QDQModule, node: op.Mul, read: ReadTensor) -> Tensor:
     return read(node.inputs[0]) * read(node.inputs[1])
 
 
@@ -136,7 +136,7 @@ def concatenations(count: int) -> list[int]:
     return [*sizes, count]
 
 
-def _concat(module: QDQModule, node: op.Concat, read: Read) -> Tensor:
+def _concat(module: QDQModule, node: op.Concat, read: ReadTensor) -> Tensor:
     terms = [read(name) for name in node.inputs]
     q = module.function.quantization[node.name]
     for size in concatenations(len(terms)):
@@ -147,19 +147,19 @@ def _concat(module: QDQModule, node: op.Concat, read: Read) -> Tensor:
     return joined
 
 
-def _nearest(module: QDQModule, node: op.Nearest, read: Read) -> Tensor:
+def _nearest(module: QDQModule, node: op.Nearest, read: ReadTensor) -> Tensor:
     return F.interpolate(read(node.input), scale_factor=node.factor, mode="nearest")
 
 
-def _max_pool(module: QDQModule, node: op.MaxPool, read: Read) -> Tensor:
+def _max_pool(module: QDQModule, node: op.MaxPool, read: ReadTensor) -> Tensor:
     return max_pool(read(node.input), node)
 
 
-def _mean(module: QDQModule, node: op.Mean, read: Read) -> Tensor:
+def _mean(module: QDQModule, node: op.Mean, read: ReadTensor) -> Tensor:
     return read(node.input).mean(dim=(2, 3), keepdim=True)
 
 
-LOWER: Lowerings[Callable[[QDQModule, Any, Read], Tensor]] = {
+LOWER: Lowerings[Callable[[QDQModule, Any, ReadTensor], Tensor]] = {
     op.Conv: _conv,
     op.SiLU: _silu,
     op.Add: _add,

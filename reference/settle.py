@@ -161,7 +161,7 @@ class _Settling:
 
 
 def tied_groups(nodes: Sequence[Operator], tensors: Collection[str]) -> dict[str, list[str]]:
-    """Of each tensor, all that share its quantisation because a node moves codes between them, itself included."""
+    """By tensor, all that share its quantisation because a node moves codes between them, itself included."""
     groups = {name: [name] for name in tensors}
     for node in nodes:
         if node.moves_codes:

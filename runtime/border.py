@@ -8,7 +8,8 @@ import numpy as np
 
 from litehrnet_stage2.reference.contract.artifacts import Border
 from litehrnet_stage2.reference.contract.manifest import TensorSpec
-from litehrnet_stage2.runtime.program import Array, Arrays, Codes, Float, OutputError, Program
+from litehrnet_stage2.reference.quantization import Codes
+from litehrnet_stage2.runtime.program import Array, Arrays, Floats, OutputError, Program
 
 _PIXEL = np.uint8(128)  # int8 codes and those 128 higher differ in their highest bit
 
@@ -107,7 +108,7 @@ def quantize(x: Array, spec: TensorSpec) -> Codes:
     return spec.quantization.quantize(x)
 
 
-def real(x: Array, spec: TensorSpec) -> Float:
+def real(x: Array, spec: TensorSpec) -> Floats:
     """The real values of an input: itself, or of pixels uint8 what their codes mean."""
     return spec.quantization.dequantize(quantize(x, spec)) if x.dtype == np.uint8 else x
 
@@ -122,7 +123,7 @@ def check_shape(y: Array, spec: TensorSpec) -> None:
         raise OutputError(f"`{spec.name}` has shape {list(y.shape)}, the manifest says {list(spec.shape)}")
 
 
-def to_codes(y: Float, spec: TensorSpec) -> Codes:
+def to_codes(y: Floats, spec: TensorSpec) -> Codes:
     """The codes that float outputs `[N,C,H,W]` stand for.
 
     Raises:

@@ -16,7 +16,7 @@ from litehrnet_stage2.reference.contract.manifest import TensorSpec
 from litehrnet_stage2.reference.errors import InputError
 from litehrnet_stage2.runtime.bundle import Golden
 from litehrnet_stage2.runtime.parity import sqnr_db
-from litehrnet_stage2.runtime.program import Float
+from litehrnet_stage2.runtime.program import Floats
 from litehrnet_stage2.runtime.session import Session, SessionInfo
 
 MOST_LOSS_DB = 0.5
@@ -93,7 +93,7 @@ def golden_sqnr_db(golden: Golden, specs: Sequence[TensorSpec]) -> Mapping[str, 
 
 
 def compare_with_float(
-    outputs: Sequence[Float], golden: Golden, specs: Sequence[TensorSpec]
+    outputs: Sequence[Floats], golden: Golden, specs: Sequence[TensorSpec]
 ) -> Mapping[str, OutputFidelity]:
     """What outputs of the photographs, each float32 `[N,C,H,W]`, are worth; `specs` say what golden codes mean."""
     due = golden_sqnr_db(golden, specs)

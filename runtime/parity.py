@@ -14,9 +14,10 @@ from litehrnet_stage2.reference import golden
 from litehrnet_stage2.reference.contract.manifest import border_specs
 from litehrnet_stage2.reference.errors import InputError
 from litehrnet_stage2.reference.integer_function import IntegerFunction
+from litehrnet_stage2.reference.quantization import Codes
 from litehrnet_stage2.runtime.border import quantize
 from litehrnet_stage2.runtime.bundle import Golden
-from litehrnet_stage2.runtime.program import Array, Codes
+from litehrnet_stage2.runtime.program import Array
 from litehrnet_stage2.runtime.session import Session, SessionInfo
 
 if TYPE_CHECKING:

@@ -17,8 +17,7 @@ from litehrnet_stage2.reference.errors import InputError, Stage2Error
 
 Array: TypeAlias = NDArray[Any]
 Arrays: TypeAlias = tuple[Array, ...]
-Float: TypeAlias = NDArray[np.float32]
-Codes: TypeAlias = NDArray[np.int8]
+Floats: TypeAlias = NDArray[np.float32]
 
 
 class RuntimeUnavailableError(Stage2Error):

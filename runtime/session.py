@@ -15,13 +15,13 @@ import numpy as np
 from litehrnet_stage2.reference.contract.artifacts import RUNTIMES, Border
 from litehrnet_stage2.reference.contract.manifest import FUNCTION, BundleError, TensorSpec
 from litehrnet_stage2.reference.errors import InputError
+from litehrnet_stage2.reference.quantization import Codes
 from litehrnet_stage2.runtime.border import BorderProgram, to_codes
 from litehrnet_stage2.runtime.bundle import Bundle
 from litehrnet_stage2.runtime.program import (
     Array,
     Arrays,
-    Codes,
-    Float,
+    Floats,
     Names,
     OutputError,
     Program,
@@ -82,7 +82,7 @@ class Session:
         """Remove what the session left on disk."""
         self.program.close()
 
-    def run(self, *inputs: Array, out: tuple[Float, ...] | None = None) -> tuple[Float, ...]:
+    def run(self, *inputs: Array, out: tuple[Floats, ...] | None = None) -> tuple[Floats, ...]:
         """Each input `[N,C,H,W]`, in the order of `info.inputs`, to each output float32 `[N,C',H',W']`.
 
         Args:

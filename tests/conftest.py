@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from litehrnet_stage2.apps import example
-from litehrnet_stage2.converters.write_bundle import FloatNetwork, write_bundle
+from litehrnet_stage2.converters.write_bundle import FloatOutputs, write_bundle
 from litehrnet_stage2.reference.checkpoint import save_checkpoint
 from litehrnet_stage2.reference.config import Stage2Config
 from litehrnet_stage2.reference.contract.manifest import seal
@@ -43,7 +43,7 @@ OTHER = Stage2Config(num_channels=(16, 24), num_blocks=(1, 2), expansion=3)
 OTHER_SHAPE = (32, 32, 48)
 
 
-def as_arrays(model: Stage2) -> FloatNetwork:
+def as_arrays(model: Stage2) -> FloatOutputs:
     """A float network as the bundle wants it: arrays in, arrays out."""
 
     @torch.no_grad()
@@ -130,14 +130,14 @@ def small_function(small_frozen: Frozen) -> IntegerFunction:
 
 
 @pytest.fixture(scope="session")
-def small_network(trained: Callable[[Stage2Config], Stage2]) -> FloatNetwork:
+def small_network(trained: Callable[[Stage2Config], Stage2]) -> FloatOutputs:
     return as_arrays(trained(SMALL))
 
 
 @pytest.fixture(scope="session")
 def small_bundle(
     small_frozen: Frozen,
-    small_network: FloatNetwork,
+    small_network: FloatOutputs,
     small_features: NDArray[np.float32],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
@@ -150,7 +150,7 @@ def small_bundle(
 @pytest.fixture(scope="session")
 def apple_bundle(
     small_frozen: Frozen,
-    small_network: FloatNetwork,
+    small_network: FloatOutputs,
     small_features: NDArray[np.float32],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:

@@ -7,6 +7,7 @@ import re
 import sys
 import tomllib
 from collections import defaultdict
+from collections.abc import Iterator
 from importlib.metadata import packages_distributions
 
 import pytest
@@ -54,13 +55,25 @@ def test_every_module_has_a_name_of_its_own() -> None:
     assert not {name: modules for name, modules in by_name.items() if len(modules) > 1}
 
 
-def test_every_public_class_has_a_name_of_its_own() -> None:
+def test_every_public_class_and_type_has_a_name_of_its_own() -> None:
     by_name = defaultdict(list)
     for module, tree in MODULES.items():
-        for node in tree.body:
-            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
-                by_name[node.name].append(module)
+        for name in types(tree):
+            by_name[name].append(module)
     assert not {name: modules for name, modules in by_name.items() if len(modules) > 1}
+
+
+def types(tree: ast.Module) -> Iterator[str]:
+    """The public classes and type aliases of a module: what is written LikeThis."""
+    for node in tree.body:
+        match node:
+            case (
+                ast.ClassDef(name=name)
+                | ast.Assign(targets=[ast.Name(id=name)])
+                | ast.AnnAssign(target=ast.Name(id=name))
+            ):
+                if re.fullmatch(r"[A-Z]\w*[a-z]\w*", name):
+                    yield name
 
 
 def test_no_module_has_the_name_of_a_library() -> None:

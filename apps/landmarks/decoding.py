@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float32]
+from litehrnet_stage2.runtime.program import Floats
 
 STRIDE_PX = 4  # of the heat and the offset; the kind has twice it
 

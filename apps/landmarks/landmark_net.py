@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from litehrnet_stage2.reference.stage2 import ConvBNSiLU, Stage2
-
-Floats = npt.NDArray[np.float32]
+from litehrnet_stage2.runtime.program import Floats
 
 
 @dataclass(frozen=True)

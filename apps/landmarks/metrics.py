@@ -10,10 +10,9 @@ import numpy.typing as npt
 
 from litehrnet_stage2.apps.landmarks.decoding import locate, named_marker
 from litehrnet_stage2.reference.errors import InputError
+from litehrnet_stage2.runtime.program import Floats
 
 DETECTED_WITHIN_PX = 8.0
-
-Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)

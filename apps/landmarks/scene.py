@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float32]
+from litehrnet_stage2.runtime.program import Floats
 
 HEIGHT, WIDTH = 256, 512
 MAX_SHAPES = 4

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from litehrnet_stage2.apps import evaluation
-from litehrnet_stage2.apps.evaluation import Floats, Outputs, Row
+from litehrnet_stage2.apps.evaluation import Outputs, Row
 from litehrnet_stage2.apps.landmarks.landmark_net import Heads, Prediction, Stem
 from litehrnet_stage2.apps.landmarks.metrics import task_metrics
 from litehrnet_stage2.apps.landmarks.pool import TEST_SEED, TRAIN_SEED, Pool, batches, rendered
@@ -33,6 +33,7 @@ from litehrnet_stage2.reference.errors import InputError
 from litehrnet_stage2.reference.freeze import freeze
 from litehrnet_stage2.reference.qat import QATStage2
 from litehrnet_stage2.reference.stage2 import Stage2
+from litehrnet_stage2.runtime.program import Floats
 
 CALIBRATION_SCENES = 64
 SQNR_SCENES = 64

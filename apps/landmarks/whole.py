@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from litehrnet_stage2.apps.landmarks import photographs
-from litehrnet_stage2.apps.landmarks.decoding import Floats, locate
+from litehrnet_stage2.apps.landmarks.decoding import locate
 from litehrnet_stage2.reference.contract.artifacts import DEFAULT_TARGETS
 from litehrnet_stage2.reference.progress import Progress, silent
+from litehrnet_stage2.runtime.program import Floats
 
 if TYPE_CHECKING:
     from litehrnet_stage2.apps.landmarks.scene import Scene

@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args, get_type_hints
 
 from litehrnet_stage2.reference.errors import InputError
 
-Task = Literal["distillation", "landmarks"]
+TaskName = Literal["distillation", "landmarks"]
 Ranges = Literal["fixed", "learned"]
 Schedule = Literal["cosine", "constant"]
 
@@ -24,7 +24,7 @@ class QatConfig:
         ValueError: a value is of the wrong type or out of range; the message carries it.
     """
 
-    task: Task = "distillation"
+    task: TaskName = "distillation"
     seed: int = 0
     steps: int = 300
     batch: int = 16

@@ -24,7 +24,7 @@ def interval(value: Interval) -> str:
 
 
 def ratio(ratio: Ratio, run: Run, strong: str = "{}") -> str:
-    """With its interval and, in brackets, the same of CPU time; what was counted has neither."""
+    """The ratio with its interval and, in brackets, that of CPU time; what was counted has neither."""
     value = strong.format(f"{ratio.ratio.value:.2f}")
     if run.machine.emulated:
         return value

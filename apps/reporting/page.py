@@ -112,7 +112,7 @@ def _latency(shown: Sequence[Column]) -> Markup:
 
 
 def _heads(shown: Sequence[Column], parts: Sequence[str]) -> Iterator[str]:
-    """Of each run's columns, with its letter where there are several runs."""
+    """The headings of each run's columns, with the run's letter where there are several."""
     for column in shown:
         yield from (f"{part}, {column.letter}" if len(shown) > 1 else part for part in parts)
 

@@ -35,7 +35,7 @@ class Add(Operator):
         return add(a, b, qa, qb, out)
 
     def least_scales(self, reads: Sequence[Quantization], out: Quantization) -> Iterator[tuple[str, float]]:
-        """Of a term that is minute beside the sum, and of a sum in which the terms all but cancel."""
+        """Bounds a term that is minute beside the sum, and a sum in which the terms all but cancel."""
         for name in self.inputs:
             yield name, float(out.scale) * LEAST_RATIO
         yield self.name, max(float(q.scale) for q in reads) / MOST_RATIO

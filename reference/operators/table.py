@@ -13,15 +13,15 @@ from litehrnet_stage2.reference.errors import InputError
 from litehrnet_stage2.reference.operators.base import Check, Operator, Shape
 from litehrnet_stage2.reference.quantization import QMAX, QMIN, Codes, Quantization, saturate
 
-Floats = NDArray[np.float64]
+Reals = NDArray[np.float64]
 
 
-def _sigmoid(x: Floats) -> Floats:
+def _sigmoid(x: Reals) -> Reals:
     with np.errstate(over="ignore"):  # exp of a large number is infinite, its sigmoid zero
         return 1 / (1 + np.exp(-x))
 
 
-FUNCTIONS: dict[str, Callable[[Floats], Floats]] = {
+FUNCTIONS: dict[str, Callable[[Reals], Reals]] = {
     "identity": lambda x: x,
     "relu": lambda x: np.maximum(x, 0),
     "relu6": lambda x: np.clip(x, 0, 6),
@@ -59,7 +59,7 @@ class Table(Operator):
         """The result of every code -128..127: int8 `[256]`."""
         return saturate(np.rint(self._steps(read, out)) + out.zero_point)
 
-    def _steps(self, read: Quantization, out: Quantization) -> Floats:
+    def _steps(self, read: Quantization, out: Quantization) -> Reals:
         x = np.float64(read.scale) * (np.arange(QMIN, QMAX + 1) - read.zero_point)
         return FUNCTIONS[self.function](x) / np.float64(out.scale)
 

@@ -22,13 +22,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from litehrnet_stage2.reference.errors import InputError
 from litehrnet_stage2.runtime.coreml.mil import MilProgram, MilTensor, Operation
 from litehrnet_stage2.runtime.coreml.operators import OPERATORS
-
-Array = NDArray[Any]
+from litehrnet_stage2.runtime.program import Array
 
 _LIST_PARAMETER = "values"  # of `concat`; every other parameter takes one tensor
 # What numpy raises when an operator is given what does not fit: a wrong rank, a string for a tensor, a size

@@ -25,7 +25,7 @@ def host() -> Host:
 
 
 def version() -> tuple[int, ...]:
-    """Of macOS."""
+    """The version of macOS."""
     return tuple(int(part) for part in platform.mac_ver()[0].split("."))
 
 

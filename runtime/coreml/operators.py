@@ -14,7 +14,6 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from litehrnet_stage2.reference.errors import InputError
 from litehrnet_stage2.runtime.coreml.spatial import (
@@ -25,8 +24,8 @@ from litehrnet_stage2.runtime.coreml.spatial import (
     upsample_bilinear,
     upsample_nearest_neighbor,
 )
+from litehrnet_stage2.runtime.program import Array
 
-Array = NDArray[Any]
 MilOperator = Callable[..., Array]
 
 _CASTS: dict[str, np.dtype[Any]] = {

@@ -10,11 +10,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from litehrnet_stage2.reference.errors import InputError
-
-Array = NDArray[Any]
+from litehrnet_stage2.runtime.program import Array
 
 
 def conv(

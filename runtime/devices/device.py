@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypedDict, Unpack
+from typing import Self, TypedDict, Unpack
 
 import numpy as np
-import numpy.typing as npt
 
 from litehrnet_stage2.reference.array_files import read_npy
 from litehrnet_stage2.reference.cache_folder import cache_root
@@ -47,9 +46,7 @@ from litehrnet_stage2.runtime.devices.transport import (
     Transport,
     run_local,
 )
-
-Array = npt.NDArray[Any]
-Arrays = tuple[Array, ...]
+from litehrnet_stage2.runtime.program import Array, Arrays
 
 PYTHON_PACKAGES = {"onnxruntime": "onnxruntime", "litert": "ai-edge-litert"}
 """The libraries that a device's Python runs, and the package that brings each."""

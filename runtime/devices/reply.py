@@ -31,7 +31,7 @@ class Output:
 
     @property
     def size_bytes(self) -> int:
-        """Of its numbers."""
+        """How many bytes its numbers take."""
         return math.prod(self.shape) * _SIZES[self.dtype]
 
 

@@ -139,7 +139,7 @@ def _throttling(conditions: Sequence[Conditions]) -> Iterator[str]:
 
 
 def _spread(timed: Sequence[CandidateResult], bounds: Bounds) -> Iterator[str]:
-    """Of single candidates; the worst stands for the others."""
+    """Says which candidate spreads most, or has the longest tail, where that is too much."""
     spreads, tails = {}, {}
     for c in timed:
         medians = [condition.p50_ms for condition in c.conditions]
@@ -166,7 +166,7 @@ def _warm_up(timed: Sequence[CandidateResult]) -> Iterator[str]:
 
 
 def _precision(ratios: Sequence[Ratio], bounds: Bounds) -> Iterator[str]:
-    """Of ratios; the worst stands for the others."""
+    """Says which ratio has the widest interval, where one is too wide."""
     widths = {f"{r.numerator} / {r.denominator}": (r.ratio.high - r.ratio.low) / r.ratio.value for r in ratios}
     if beyond := [key for key, width in widths.items() if width > bounds.ratio_interval]:
         worst = max(beyond, key=lambda key: widths[key])

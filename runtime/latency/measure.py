@@ -109,7 +109,7 @@ class _Running:
 
     @property
     def timings(self) -> list[Timing]:
-        """By round."""
+        """What was timed, by round."""
         return [reply.timing for reply in self.replies if reply.timing is not None]
 
     @property
@@ -231,6 +231,6 @@ def _cpu_ratio(a: _Running, b: _Running) -> float | None:
 
 
 def _size_bytes(path: Path) -> int:
-    """Of a file, or of all in a folder."""
+    """The size of a file, or of all files in a folder."""
     files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
     return sum(file.stat().st_size for file in files)

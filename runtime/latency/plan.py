@@ -86,12 +86,12 @@ class Plan:
 
     @property
     def turns(self) -> int:
-        """Of each process, where candidates take turns: about `TURN_S` long."""
+        """How many turns each process has, where candidates take turns: about `TURN_S` long."""
         return max(1, round(self.tier.seconds / self.processes / TURN_S))
 
     @property
     def queries(self) -> int:
-        """Of each process at least, where it takes no turns."""
+        """How many queries each process makes at least, where it takes no turns."""
         return -(-self.tier.queries // self.processes)
 
 

@@ -11,7 +11,7 @@ from litehrnet_stage2.runtime.bundle import Bundle
 from litehrnet_stage2.runtime.fidelity import compare_with_float
 from litehrnet_stage2.runtime.latency.plan import Candidate
 from litehrnet_stage2.runtime.parity import OutputParity, compare
-from litehrnet_stage2.runtime.program import Float
+from litehrnet_stage2.runtime.program import Floats
 from litehrnet_stage2.runtime.session import to_codes
 
 MOST_DB = 300.0
@@ -54,7 +54,7 @@ class Worth:
         return None
 
 
-def assess(outputs: Sequence[Float], bundle: Bundle, candidate: Candidate) -> Worth:
+def assess(outputs: Sequence[Floats], bundle: Bundle, candidate: Candidate) -> Worth:
     """Judge outputs float32, each `[N,...]` of the first N golden inputs, in the order of the bundle's.
 
     Raises:

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from litehrnet_stage2.reference import golden
 from litehrnet_stage2.reference.contract.manifest import TensorSpec
+from litehrnet_stage2.reference.quantization import Codes
 from litehrnet_stage2.runtime.bundle import Bundle
 from litehrnet_stage2.runtime.parity import OutputParity, ParityResult, compare, sqnr_db
-from litehrnet_stage2.runtime.program import Codes
 from litehrnet_stage2.runtime.session import SessionInfo
 
 

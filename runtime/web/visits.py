@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 
+from litehrnet_stage2.reference.quantization import Codes
 from litehrnet_stage2.runtime.parity import OutputParity
-from litehrnet_stage2.runtime.program import Codes
 from litehrnet_stage2.runtime.web.golden_codes import GoldenCodes
 from litehrnet_stage2.runtime.web.protocol import REPORT_BYTES, Model, ProtocolError, Report, printable, read_report
 from litehrnet_stage2.runtime.web.server import Post, Response

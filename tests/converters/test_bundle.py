@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from litehrnet_stage2.converters import to_onnx
 from litehrnet_stage2.converters.coverage import CoverageError
-from litehrnet_stage2.converters.write_bundle import FloatNetwork, write_bundle
+from litehrnet_stage2.converters.write_bundle import FloatOutputs, write_bundle
 from litehrnet_stage2.reference.contract.manifest import BundleError, Manifest
 from litehrnet_stage2.reference.freeze import Proof
 from litehrnet_stage2.reference.integer_function import IntegerFunction
@@ -29,7 +29,7 @@ Write = Callable[..., Manifest]
 
 @pytest.fixture
 def write(
-    small_frozen: tuple[IntegerFunction, Proof], small_network: FloatNetwork, small_features: NDArray[np.float32]
+    small_frozen: tuple[IntegerFunction, Proof], small_network: FloatOutputs, small_features: NDArray[np.float32]
 ) -> Write:
     """Write a bundle of the small Stage2 somewhere: the ONNX artifact alone, which takes no time."""
 
@@ -207,7 +207,7 @@ def test_an_unknown_target_is_answered_with_the_known_ones(write: Write, tmp_pat
 
 
 def test_features_of_a_wrong_shape_are_refused_before_anything_is_written(
-    small_frozen: tuple[IntegerFunction, Proof], small_network: FloatNetwork, tmp_path: Path
+    small_frozen: tuple[IntegerFunction, Proof], small_network: FloatOutputs, tmp_path: Path
 ) -> None:
     with pytest.raises(ValueError, match=r"`features` must have shape \[N,4,16,24\]"):
         write_bundle(

@@ -200,7 +200,7 @@ def _read(candidate: plan.Candidate) -> bytes:
 
 
 def _rss_peak_mib() -> float:
-    """Of this process since it started. `ru_maxrss` is inherited on Linux, so that it tells of the parent there."""
+    """The peak of this process since it started; on Linux `ru_maxrss` is inherited, and would be the parent's."""
     status = Path("/proc/self/status")
     if status.is_file():
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
