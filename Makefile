@@ -1,5 +1,7 @@
 # make demo   convert the shipped Stage2 and check every runtime (makes .venv first)
-# make test   run the tests
+# make check  the quick tests, under a minute: what to run while working
+# make test   all tests but those that need a device's tools
+# make test-devices   those: compilers, emulators, adb, ssh, browsers
 # make qat-report   evaluate the shipped weights, float and int8, in every runtime: benchmarks/qat.md
 # make wheel-demo   build the wheel, install it in a clean environment, and run the demo there
 # make campaign   try thousands of hostile files, and write what became of them to docs/security.md
@@ -8,14 +10,21 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+SIDE_BY_SIDE := -n auto --dist worksteal  # each worker takes what the others have not begun
 
-.PHONY: demo test wheel-demo campaign qat-report lint format clean
+.PHONY: demo check test test-devices wheel-demo campaign qat-report lint format clean
 
 demo: $(VENV)/installed
 	$(BIN)/stage2 demo --out bundle
 
+check: $(VENV)/installed
+	$(BIN)/pytest $(SIDE_BY_SIDE) -m quick
+
 test: $(VENV)/installed
-	$(BIN)/pytest
+	$(BIN)/pytest $(SIDE_BY_SIDE) -m "not device" --durations=20
+
+test-devices: $(VENV)/installed
+	$(BIN)/pytest $(SIDE_BY_SIDE) -m device --durations=20
 
 wheel-demo: $(VENV)/installed
 	$(BIN)/python tests/wheel.py

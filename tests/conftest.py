@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -35,7 +36,10 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # as nohup has it
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
+pytest_plugins = ["tests.tiers"]
+
 Frozen: TypeAlias = tuple[IntegerFunction, Proof]
+Once: TypeAlias = Callable[[str, Callable[[Path], object]], Path]
 
 SMALL = Stage2Config(in_channels=4, num_channels=(4, 8), num_blocks=(1, 1))
 SMALL_SHAPE = (4, 16, 24)
@@ -52,6 +56,25 @@ def as_arrays(model: Stage2) -> FloatOutputs:
         return y1.numpy(), y2.numpy()
 
     return run
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """Make a folder once in a run, whichever worker comes first; the others wait for it: `once(name, make)`."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def folder(name: str, make: Callable[[Path], object]) -> Path:
+        done = shared / name
+        with (shared / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not done.exists():
+                unfinished = tmp_path_factory.mktemp(name)
+                make(unfinished)
+                unfinished.rename(done)
+        return done
+
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -94,22 +117,26 @@ def bundle_folder(
     frozen: Frozen,
     trained: Callable[[Stage2Config], Stage2],
     photographs: NDArray[np.float32],
-    tmp_path_factory: pytest.TempPathFactory,
+    once: Once,
 ) -> Path:
     """A bundle of the specification's Stage2 with the three exact artifacts; tests only read it."""
-    folder = tmp_path_factory.mktemp("full") / "bundle"
-    write_bundle(*frozen, photographs[:2], folder, float_network=as_arrays(trained(Stage2Config())))
-    return folder
+
+    def make(folder: Path) -> None:
+        write_bundle(*frozen, photographs[:2], folder / "bundle", float_network=as_arrays(trained(Stage2Config())))
+
+    return once("full-bundle", make) / "bundle"
 
 
 @pytest.fixture(scope="session")
-def other_bundle(trained: Callable[[Stage2Config], Stage2], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def other_bundle(trained: Callable[[Stage2Config], Stage2], once: Once) -> Path:
     """A bundle of a Stage2 in which no count or size is the specification's."""
     features = torch.randn(4, *OTHER_SHAPE, generator=torch.Generator().manual_seed(1))
     frozen = freeze(QATStage2.from_float(trained(OTHER)).calibrate(features))
-    folder = tmp_path_factory.mktemp("other") / "bundle"
-    write_bundle(*frozen, features.numpy(), folder, float_network=as_arrays(trained(OTHER)))
-    return folder
+
+    def make(folder: Path) -> None:
+        write_bundle(*frozen, features.numpy(), folder / "bundle", float_network=as_arrays(trained(OTHER)))
+
+    return once("other-bundle", make) / "bundle"
 
 
 @pytest.fixture(scope="session")
@@ -139,12 +166,14 @@ def small_bundle(
     small_frozen: Frozen,
     small_network: FloatOutputs,
     small_features: NDArray[np.float32],
-    tmp_path_factory: pytest.TempPathFactory,
+    once: Once,
 ) -> Path:
     """A bundle of the small Stage2 with the three exact artifacts; tests only read it."""
-    folder = tmp_path_factory.mktemp("small") / "bundle"
-    write_bundle(*small_frozen, small_features[:2], folder, float_network=small_network)
-    return folder
+
+    def make(folder: Path) -> None:
+        write_bundle(*small_frozen, small_features[:2], folder / "bundle", float_network=small_network)
+
+    return once("small-bundle", make) / "bundle"
 
 
 @pytest.fixture(scope="session")
@@ -152,13 +181,15 @@ def apple_bundle(
     small_frozen: Frozen,
     small_network: FloatOutputs,
     small_features: NDArray[np.float32],
-    tmp_path_factory: pytest.TempPathFactory,
+    once: Once,
 ) -> Path:
     """A bundle of the small Stage2 with everything that is made for Apple; tests only read it."""
-    folder = tmp_path_factory.mktemp("apple") / "bundle"
     targets = ("coreml", "coreml-ane", "executorch-coreml")
-    write_bundle(*small_frozen, small_features[:2], folder, float_network=small_network, targets=targets)
-    return folder
+
+    def make(folder: Path) -> None:
+        write_bundle(*small_frozen, small_features[:2], folder / "bundle", float_network=small_network, targets=targets)
+
+    return once("apple-bundle", make) / "bundle"
 
 
 @pytest.fixture(scope="session")

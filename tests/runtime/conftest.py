@@ -98,12 +98,14 @@ def sample(bundle: Bundle, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def codes_bundle(small_frozen, small_features, small_network, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+def codes_bundle(small_frozen, small_features, small_network, once) -> Bundle:
     """The small Stage2 with float32 at the border of its artifacts, and with codes."""
-    folder = tmp_path_factory.mktemp("codes") / "bundle"
-    targets = [row.artifact.name for row in DEVICE_RUNTIMES.values() if row.artifact]
-    write_bundle(*small_frozen, small_features[:2], folder, float_network=small_network, targets=targets)
-    return Bundle.open(folder)
+
+    def make(folder: Path) -> None:
+        targets = [row.artifact.name for row in DEVICE_RUNTIMES.values() if row.artifact]
+        write_bundle(*small_frozen, small_features[:2], folder / "bundle", float_network=small_network, targets=targets)
+
+    return Bundle.open(once("codes-bundle", make) / "bundle")
 
 
 @pytest.fixture(scope="session")
