@@ -59,6 +59,7 @@ SLOW = frozenset(
         "runtime/test_onnxruntime_surroundings.py",
         "runtime/test_planted_modules.py",
         "runtime/test_sessions_library.py",
+        "runtime/test_several_inputs.py",
         "runtime/test_web_server.py",
         "runtime/test_web_visits.py",
     }
