@@ -15,19 +15,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias, cast
 
-import numpy as np
-from numpy.typing import NDArray
-
 from litehrnet_stage2.reference.cache_folder import cache_root
 from litehrnet_stage2.reference.contract.manifest import FUNCTION, GOLDEN
 from litehrnet_stage2.reference.errors import InputError, Stage2Error
 from litehrnet_stage2.reference.integer_function import IntegerFunction
 from litehrnet_stage2.runtime.bundle import Bundle
 from litehrnet_stage2.runtime.devices.cache import build_once, fingerprint
+from litehrnet_stage2.runtime.fidelity import photographs
 from litehrnet_stage2.runtime.latency.environment import versions
 from litehrnet_stage2.runtime.latency.plan import Candidate
+from litehrnet_stage2.runtime.program import Floats
 
-Build: TypeAlias = "Callable[[IntegerFunction, NDArray[np.float32], Path], None]"
+Build: TypeAlias = "Callable[[IntegerFunction, tuple[Floats, ...], Path], None]"
 
 WEIGHTS = "the bundle's own: every baseline has its int8 weights and biases, dequantised"
 
@@ -44,7 +43,7 @@ class Baseline:
         group: what `--against` calls it.
         library: that runs it.
         file: its name in the cache.
-        module: that has `build(function, features, path)`, features being calibration data.
+        module: that has `build(function, inputs, path)`, float32 `[N,C,H,W]` of each input to calibrate on.
         build: the name of that function.
         tools: packages whose versions decide what it becomes.
         description: what it is, in a sentence.
@@ -184,7 +183,7 @@ def build_baseline(
     return build_once((cache_dir or cache_root()) / "baselines" / key, build) / baseline.file
 
 
-def calibration(bundle: Bundle) -> NDArray[np.float32]:
-    """The golden inputs that are photographs' features, without those made to saturate: float32 `[N,C,H,W]`."""
+def calibration(bundle: Bundle) -> tuple[Floats, ...]:
+    """The golden inputs that are photographs' features, without those made to saturate: float32 `[N,C,H,W]` of each."""
     golden = bundle.golden()
-    return golden.x[: min(map(len, golden.floats.values()))]
+    return tuple(x[: photographs(golden)] for x in golden.real)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import torch
 from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
 from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
@@ -12,28 +11,28 @@ from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
     get_symmetric_quantization_config,
 )
 from executorch.exir import to_edge_transform_and_lower
-from numpy.typing import NDArray
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
 from litehrnet_stage2.reference.float_module import FloatModule
 from litehrnet_stage2.reference.integer_function import IntegerFunction
+from litehrnet_stage2.runtime.program import Floats
 
 
-def build_fp32(function: IntegerFunction, features: NDArray[np.float32], path: Path) -> None:
+def build_fp32(function: IntegerFunction, inputs: tuple[Floats, ...], path: Path) -> None:
     """Write the float network as XNNPACK's own partitioner takes it."""
-    example = torch.from_numpy(features[:1])
-    _write(torch.export.export(FloatModule(function).eval(), (example,)), path)
+    example = tuple(torch.from_numpy(x[:1]) for x in inputs)
+    _write(torch.export.export(FloatModule(function).eval(), example), path)
 
 
-def build_stock_int8(function: IntegerFunction, features: NDArray[np.float32], path: Path) -> None:
+def build_stock_int8(function: IntegerFunction, inputs: tuple[Floats, ...], path: Path) -> None:
     """Write what post-training quantisation with `XNNPACKQuantizer` gives."""
-    example = torch.from_numpy(features[:1])
-    module = torch.export.export(FloatModule(function).eval(), (example,)).module()
+    example = tuple(torch.from_numpy(x[:1]) for x in inputs)
+    module = torch.export.export(FloatModule(function).eval(), example).module()
     quantizer = XNNPACKQuantizer().set_global(get_symmetric_quantization_config(is_per_channel=True))
     prepared = prepare_pt2e(module, quantizer)
-    for image in features:
-        prepared(torch.from_numpy(image[None]))
-    _write(torch.export.export(convert_pt2e(prepared), (example,)), path)
+    for images in zip(*inputs, strict=True):
+        prepared(*(torch.from_numpy(image[None]) for image in images))
+    _write(torch.export.export(convert_pt2e(prepared), example), path)
 
 
 def _write(exported: torch.export.ExportedProgram, path: Path) -> None:

@@ -10,11 +10,11 @@ import litert_torch
 import numpy as np
 import torch
 from ai_edge_quantizer import quantizer, recipe
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from litehrnet_stage2.reference.float_module import FloatModule
 from litehrnet_stage2.reference.integer_function import IntegerFunction
+from litehrnet_stage2.runtime.program import Floats
 
 SIGNATURE = "serving_default"
 
@@ -32,15 +32,16 @@ class _ChannelsLast(nn.Module):
         return tuple(y.permute(0, 2, 3, 1) for y in outputs)
 
 
-def build_int8(function: IntegerFunction, features: NDArray[np.float32], path: Path) -> None:
+def build_int8(function: IntegerFunction, inputs: tuple[Floats, ...], path: Path) -> None:
     """Write what ai-edge-quantizer's static recipe (int8 weights and activations) gives."""
-    images = [np.ascontiguousarray(image[None].transpose(0, 2, 3, 1)) for image in features]
+    last = [np.ascontiguousarray(x.transpose(0, 2, 3, 1)) for x in inputs]
     network = _ChannelsLast(FloatModule(function)).eval()
     with tempfile.TemporaryDirectory() as temporary:
         floating = Path(temporary, "fp32.tflite")
-        litert_torch.convert(network, (torch.from_numpy(images[0]),)).export(str(floating))
+        litert_torch.convert(network, tuple(torch.from_numpy(x[:1]) for x in last)).export(str(floating))
         quantizing = quantizer.Quantizer(str(floating))
         quantizing.load_quantization_recipe(recipe.static_wi8_ai8())
-        ranges = quantizing.calibrate({SIGNATURE: [{"args_0": image} for image in images]})
+        samples = [{f"args_{i}": x[n : n + 1] for i, x in enumerate(last)} for n in range(len(last[0]))]
+        ranges = quantizing.calibrate({SIGNATURE: samples})
         content = cast(bytearray, quantizing.quantize(ranges).quantized_model)
     path.write_bytes(bytes(content))

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch import nn
@@ -16,44 +13,43 @@ from torch import nn
 from litehrnet_stage2.reference.float_module import FloatModule
 from litehrnet_stage2.reference.integer_function import IntegerFunction
 from litehrnet_stage2.reference.qdq_module import FloatQDQModule
+from litehrnet_stage2.runtime.program import Floats
 
 OPSET = 18  # the exporter's own; what it calls default
 
 
-def build_fp32(function: IntegerFunction, features: NDArray[np.float32], path: Path) -> None:
+def build_fp32(function: IntegerFunction, inputs: tuple[Floats, ...], path: Path) -> None:
     """Write the float network."""
-    _export(FloatModule(function), function, features, path)
+    _export(FloatModule(function), function, inputs, path)
 
 
-def build_stock_int8(function: IntegerFunction, features: NDArray[np.float32], path: Path) -> None:
+def build_stock_int8(function: IntegerFunction, inputs: tuple[Floats, ...], path: Path) -> None:
     """Write what `quantize_static` gives with its default settings, after the preparation its manual asks for."""
     with tempfile.TemporaryDirectory() as temporary:
         floating, prepared = Path(temporary, "fp32.onnx"), Path(temporary, "prepared.onnx")
-        build_fp32(function, features, floating)
+        build_fp32(function, inputs, floating)
         quant_pre_process(floating, prepared)
-        quantize_static(prepared, path, _Features(function.inputs[0], features))
+        quantize_static(prepared, path, _Inputs(function.inputs, inputs))
 
 
-def build_unaided_int8(function: IntegerFunction, features: NDArray[np.float32], path: Path) -> None:
+def build_unaided_int8(function: IntegerFunction, inputs: tuple[Floats, ...], path: Path) -> None:
     """Write the frozen torch module with the exporter's own int8 QuantizeLinear and DequantizeLinear."""
-    _export(FloatQDQModule(function), function, features, path)
+    _export(FloatQDQModule(function), function, inputs, path)
 
 
-class _Features(CalibrationDataReader):  # type: ignore[misc]
-    def __init__(self, name: str, features: NDArray[np.float32]) -> None:
-        self._name = name
-        self._images: Iterator[NDArray[np.float32]] = iter(features)
+class _Inputs(CalibrationDataReader):  # type: ignore[misc]
+    def __init__(self, names: tuple[str, ...], inputs: tuple[Floats, ...]) -> None:
+        self._feeds = ({n: x[None] for n, x in zip(names, one, strict=True)} for one in zip(*inputs, strict=True))
 
-    def get_next(self) -> dict[str, NDArray[np.float32]] | None:
-        """The next image by the input's name, None after the last."""
-        image = next(self._images, None)
-        return None if image is None else {self._name: image[None]}
+    def get_next(self) -> dict[str, Floats] | None:
+        """The next image of each input, by name; None after the last."""
+        return next(self._feeds, None)
 
 
-def _export(module: nn.Module, function: IntegerFunction, features: NDArray[np.float32], path: Path) -> None:
+def _export(module: nn.Module, function: IntegerFunction, inputs: tuple[Floats, ...], path: Path) -> None:
     program = torch.onnx.export(
         module.eval(),
-        (torch.from_numpy(features[:1]),),
+        tuple(torch.from_numpy(x[:1]) for x in inputs),
         input_names=list(function.inputs),
         output_names=list(function.outputs),
         opset_version=OPSET,

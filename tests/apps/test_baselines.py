@@ -43,7 +43,7 @@ def golden_floats(bundle: Bundle) -> tuple[np.ndarray, np.ndarray]:
 
 def signal_to_noise(bundle: Bundle, found: list[np.ndarray]) -> float:
     """In dB, of the worse output, on the inputs that baselines are calibrated with."""
-    count = len(calibration(bundle))
+    count = len(calibration(bundle)[0])
     due = golden_floats(bundle)
     return min(sqnr_db(y[:count], x[:count] - y[:count]) for x, y in zip(found, due, strict=True))
 
@@ -56,7 +56,7 @@ def test_the_float_network_has_the_weights_of_the_integer_function(bundle: Bundl
 
 
 def test_calibration_leaves_out_the_inputs_made_to_saturate(bundle: Bundle) -> None:
-    features = calibration(bundle)
+    (features,) = calibration(bundle)
     assert 0 < len(features) < len(bundle.golden().x)
     assert (features == bundle.golden().x[: len(features)]).all()
 
@@ -66,7 +66,7 @@ def test_a_baseline_computes_nearly_what_the_bundle_does(bundle: Bundle, cache: 
     path = build_baseline(bundle, BASELINES[name], cache_dir=cache)
     program = open_program(BASELINES[name].library, path.read_bytes(), threads=1, exact=False)
     found: list[list[np.ndarray]] = [[], []]
-    for image in calibration(bundle):
+    for image in calibration(bundle)[0]:
         for y, outputs in zip(program.finish(program.run(program.prepare(image[None]))), found, strict=True):
             outputs.append(y.copy())
     assert signal_to_noise(bundle, [np.concatenate(outputs) for outputs in found]) > 15

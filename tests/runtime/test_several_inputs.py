@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from litehrnet_stage2.apps.baselines.build import BASELINES, build_baseline
 from litehrnet_stage2.apps.check_bundle import check_bundle
 from litehrnet_stage2.apps.convert_network import convert_network
 from litehrnet_stage2.reference.contract.artifacts import Border
@@ -21,7 +22,8 @@ from litehrnet_stage2.runtime.latency import Plan, bundle_candidates, measure, t
 from litehrnet_stage2.runtime.latency.lanes.mac import MacLane, mac_candidates
 from litehrnet_stage2.runtime.latency.lanes.process import Task
 from litehrnet_stage2.runtime.latency.lanes.worker import Opened
-from litehrnet_stage2.runtime.program import Names
+from litehrnet_stage2.runtime.parity import sqnr_db
+from litehrnet_stage2.runtime.program import Names, open_program
 from litehrnet_stage2.runtime.programs.coreml_program import CoreMlProgram
 from litehrnet_stage2.runtime.programs.device_program import open_device_session
 from litehrnet_stage2.runtime.session import Session, session_info
@@ -102,6 +104,18 @@ def test_what_is_timed_gives_the_golden_codes(bundle: Bundle, runtime: str) -> N
     opened = Opened(Task(kind="time", candidate=candidate, bundle=str(bundle.folder)))
     opened.run()
     assert opened.worth().mismatches == 0
+
+
+@pytest.mark.parametrize("name", ["fp32 .onnx", "stock int8 .onnx", "fp32 .pte"])
+def test_a_baseline_takes_every_input(bundle: Bundle, name: str, tmp_path: Path) -> None:
+    baseline = BASELINES[name]
+    path = build_baseline(bundle, baseline, cache_dir=tmp_path)
+    program = open_program(baseline.library, path.read_bytes(), threads=1, exact=False)
+    golden = bundle.golden()
+    found = program.finish(program.run(program.prepare(*(x[:1] for x in golden.real))))
+    for y, spec in zip(found, bundle.manifest.outputs, strict=True):
+        due = spec.quantization.dequantize(golden.outputs[spec.name][:1])
+        assert sqnr_db(due, y - due) > 15
 
 
 @pytest.mark.parametrize("runtime", ["litert-codes", "onnxruntime"])
