@@ -65,7 +65,7 @@ def convert(
         str | None,
         typer.Option(
             help="A whole network instead of a Stage2: MODULE:NAME of a function that returns the module. It is "
-            "imported, so its code runs; --checkpoint is then its state dict as .safetensors, or nothing."
+            "imported, so its code runs; --checkpoint is then its state dict as .safetensors, a tuned one, or nothing."
         ),
     ] = None,
     inputs: Annotated[
@@ -168,7 +168,7 @@ def _convert_named(
 ) -> Manifest:
     """Convert a whole network as the command line names it."""
     from litehrnet_stage2.apps.convert_network import convert_network
-    from litehrnet_stage2.apps.network_source import load_inputs, load_network, parse_input
+    from litehrnet_stage2.apps.network_source import load_converted_network, load_inputs, parse_input
 
     declared = [parse_input(text) for text in inputs]
     if not declared or calibration is None:
@@ -177,7 +177,9 @@ def _convert_named(
         )
     arrays = load_inputs(Path(calibration), declared)
     progress(f"importing {network}")
-    module = load_network(network, checkpoint)
+    module = load_converted_network(
+        network, checkpoint, declared, arrays, output_names=None if outputs is None else tuple(outputs)
+    )
     return convert_network(
         module,
         out,

@@ -78,6 +78,39 @@ def load_network(factory: str, checkpoint: Path | None) -> nn.Module:
     return made.eval()
 
 
+def load_converted_network(
+    factory: str,
+    checkpoint: Path | None,
+    declared: Sequence[InputDeclaration],
+    inputs: Sequence[NDArray[Any]],
+    *,
+    output_names: tuple[str, ...] | None = None,
+) -> nn.Module:
+    """As `load_network`; where the checkpoint is a fine-tuned one, the quantised network with its weights and ranges.
+
+    Args:
+        factory: `MODULE:NAME`.
+        checkpoint: a float state dict, or what `save_network_checkpoint` wrote; None keeps the module's own weights.
+        declared: the inputs.
+        inputs: examples of each, `[N, C, H, W]`.
+        output_names: by default the keys of the dict, or the fields of the dataclass, that the network returns.
+
+    Raises:
+        InputError: as `load_network`, or the checkpoint is of another network.
+    """
+    from litehrnet_stage2.reference.network_checkpoint import is_network_checkpoint, load_network_checkpoint
+
+    if checkpoint is None or not is_network_checkpoint(checkpoint):
+        return load_network(factory, checkpoint)
+    import torch
+
+    from litehrnet_stage2.reference.network import quantize
+
+    examples = {one.name: torch.from_numpy(x[:1]) for one, x in zip(declared, inputs, strict=True)}
+    quantized = quantize(load_network(factory, None), examples, outputs=output_names)
+    return load_network_checkpoint(quantized, checkpoint)
+
+
 def _load_weights(network: nn.Module, path: Path) -> None:
     from safetensors import SafetensorError
     from safetensors.torch import load

@@ -13,9 +13,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 from litehrnet_stage2.apps.convert_network import convert_network
-from litehrnet_stage2.apps.network_source import parse_input
+from litehrnet_stage2.apps.network_source import load_network, parse_input
 from litehrnet_stage2.reference.errors import InputError
 from litehrnet_stage2.reference.network import quantize
+from litehrnet_stage2.reference.network_checkpoint import save_network_checkpoint
 from litehrnet_stage2.runtime import Bundle
 
 Stage2Command = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -169,3 +170,20 @@ def test_images_that_are_no_array_are_refused(tmp_path: Path) -> None:
     images = [np.zeros((3, 32, 64), np.uint8)]
     with pytest.raises(InputError, match=r"takes a numpy array .* but was given list: make an array of it"):
         convert_network(nn.Conv2d(3, 4, 1), tmp_path / "bundle", images)  # type: ignore[arg-type]
+
+
+def test_a_tuned_checkpoint_is_converted_with_its_own_weights_and_ranges(
+    folder: Path, stage2: Stage2Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(folder))
+    images = torch.from_numpy(np.load("images.npy"))
+    network = load_network("own_model:make", None)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.mul_(1.5)
+    tuned = quantize(network, images[:1]).calibrate(images)
+    save_network_checkpoint(tuned, folder / "tuned.safetensors")
+    converted = stage2(*options(checkpoint="tuned.safetensors", targets="onnx"))
+    assert converted.returncode == 0, converted.stderr
+    direct = convert_network(tuned, folder / "direct", np.load("images.npy"), targets=["onnx"])
+    assert Bundle.open(folder / "bundle").manifest.golden_sha256 == direct.golden_sha256
