@@ -131,7 +131,8 @@ def to_codes(y: Floats, spec: TensorSpec) -> Codes:
     """
     check_shape(y, spec)
     q = spec.quantization
-    codes = q.quantize(y)
+    with np.errstate(invalid="ignore"):  # the code of a NaN is anything, and refused
+        codes = q.quantize(y)
     worst = float(np.abs(y / q.scale - (codes.astype(np.float32) - q.zero_point)).max())
     if not worst < 1e-3:
         raise OutputError(

@@ -236,7 +236,7 @@ def test_it_trains_in_an_ordinary_loop() -> None:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        losses.append(float(loss))
+        losses.append(loss.item())
     assert losses[-1] < 0.7 * losses[0]
     trained = {name: p for name, p in student.named_parameters() if name.endswith(("weight", "bias"))}
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in trained.values())

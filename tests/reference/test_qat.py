@@ -137,7 +137,7 @@ def test_weights_are_rounded_symmetrically_per_output_channel_with_a_straight_th
 
 
 def test_every_weight_and_bias_gets_a_gradient_through_all_quantisers(calibrated: QATStage2) -> None:
-    y1, y2 = calibrated.train()(torch.randn(2, 4, 16, 16))
+    y1, y2 = calibrated(torch.randn(2, 4, 16, 16))
     (y1.square().mean() + y2.square().mean()).backward()
     names = [
         f"{name}.{kind}"
