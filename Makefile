@@ -4,6 +4,8 @@
 # make test-devices   those: compilers, emulators, adb, ssh, browsers
 # make qat-report   evaluate the shipped weights, float and int8, in every runtime: benchmarks/qat.md
 # make wheel-demo   build the wheel, install it in a clean environment, and run the demo there
+# make mutation   change the arithmetic one operator at a time, see that a test notices: docs/mutation.md
+# make coverage   which lines `make test` runs
 # make campaign   try thousands of hostile files, and write what became of them to docs/security.md
 # make lint   ruff and mypy --strict
 
@@ -12,7 +14,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SIDE_BY_SIDE := -n auto --dist worksteal  # each worker takes what the others have not begun
 
-.PHONY: demo check test test-devices wheel-demo campaign qat-report lint format clean
+.PHONY: demo check test test-devices coverage mutation wheel-demo campaign qat-report lint format clean
 
 demo: $(VENV)/installed
 	$(BIN)/stage2 demo --out bundle
@@ -25,6 +27,12 @@ test: $(VENV)/installed
 
 test-devices: $(VENV)/installed
 	$(BIN)/pytest $(SIDE_BY_SIDE) -m device --durations=20
+
+coverage: $(VENV)/installed
+	$(BIN)/pytest $(SIDE_BY_SIDE) -m "not device" --cov --cov-report=term:skip-covered
+
+mutation: $(VENV)/installed
+	$(BIN)/python tests/mutation.py
 
 wheel-demo: $(VENV)/installed
 	$(BIN)/python tests/wheel.py

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 TESTS = Path(__file__).parent
 
@@ -68,6 +69,10 @@ SLOW = frozenset(
 
 PROGRAMS = {"subprocess.Popen", "os.system", "os.fork", "os.posix_spawn"}
 """Audit events of a program's start."""
+
+# The same examples each time, and few: what fails once fails again, and the quick tests stay quick.
+settings.register_profile("fixed", derandomize=True, database=None, deadline=None, max_examples=25)
+settings.load_profile("fixed")
 
 _quick_test = ""  # the one that is running
 

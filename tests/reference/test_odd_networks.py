@@ -35,7 +35,7 @@ def sqnr_db(model: Stage2, x: Tensor) -> list[float]:
     with torch.no_grad():
         for (name, tensor), due in zip(function.outputs.items(), model(x), strict=True):
             noise = np.square(function.quantization[tensor].dequantize(codes[name]) - due.numpy()).mean()
-            decibels.append(float("inf") if noise == 0 else float(10 * np.log10(due.square().mean() / noise)))
+            decibels.append(float("inf") if noise == 0 else float(10 * np.log10(due.square().mean().item() / noise)))
     return decibels
 
 
