@@ -53,4 +53,5 @@ def test_onnx_runtime_gives_the_golden_codes_on_them(bundle: Path, held_out: lis
 
 def test_the_answer_is_drawn_into_a_picture(bundle: Path, tmp_path: Path) -> None:
     assert draw_found(bundle, tmp_path / "found.png") < 2
-    assert Image.open(tmp_path / "found.png").size == (1024, 512), "each pixel of the photograph is four"
+    with Image.open(tmp_path / "found.png") as picture:
+        assert picture.size == (1024, 512), "each pixel of the photograph is four"

@@ -130,13 +130,13 @@ def maker(target: Path, kind: str, what: str) -> subprocess.Popen[str]:
 
 @pytest.mark.parametrize("kind", ["file", "folder"])
 def test_what_a_dead_run_left_is_swept_and_what_a_living_one_makes_is_not(kind: str, tmp_path: Path) -> None:
-    dead, living = maker(tmp_path / "x", kind, "die"), maker(tmp_path / "x", kind, "live")
-    assert dead.wait() == -signal.SIGKILL
-    assert len(names(tmp_path)) == 2
-    assert len(list(dead_scratches(tmp_path / "x"))) == 1
-    write_whole(tmp_path / "x", b"new")
-    assert len(names(tmp_path)) == 2
-    living.communicate("")
+    with maker(tmp_path / "x", kind, "die") as dead, maker(tmp_path / "x", kind, "live") as living:
+        assert dead.wait() == -signal.SIGKILL
+        assert len(names(tmp_path)) == 2
+        assert len(list(dead_scratches(tmp_path / "x"))) == 1
+        write_whole(tmp_path / "x", b"new")
+        assert len(names(tmp_path)) == 2
+        living.communicate("")
     assert names(tmp_path) == ["x"]
 
 

@@ -72,7 +72,7 @@ def test_parity_on_this_machine_as_a_device_executes_nothing_of_the_bundle(
 
 def test_core_ml_is_asked_by_a_process_that_executes_nothing_of_the_bundle(executed: Callable[[], list[str]]) -> None:
     with pytest.raises(PredictionError):  # there is no package
-        predict(Path("missing.mlpackage"), "cpu", np.zeros((1, 4, 16, 24), np.float32))
+        predict(Path("missing.mlpackage"), "cpu", {"features": np.zeros((1, 4, 16, 24), np.float32)}, ["y1"])
     assert executed() == []
 
 
