@@ -53,6 +53,7 @@ SLOW = frozenset(
         "runtime/coreml/test_coreml_operators.py",
         "runtime/test_benchmark.py",
         "runtime/test_benchmark_verdict.py",
+        "runtime/test_bundle.py::test_a_bundle_of_schema_2_stays_readable_and_gives_its_codes",
         "runtime/test_cache.py::test_a_planted_loader_is_not_run",
         "runtime/test_devices_parse.py",
         "runtime/test_hostile_devices.py",

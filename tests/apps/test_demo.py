@@ -33,5 +33,5 @@ def test_it_ends_with_no_mismatch_on_any_runtime_both_bundles_paths_and_the_pict
     (found,) = (line for line in done.stdout.splitlines() if line.startswith("The marker"))
     assert found.endswith(f"px from where it is: {picture}")
     assert float(found.split("network ")[1].split(" px")[0]) < 1
-    with Image.open(picture).size == Image.open(DOCS / "landmark-found.png") as picture:
-        assert picture.size == (1024, 512)
+    with Image.open(picture) as drawn, Image.open(DOCS / "landmark-found.png") as shown:
+        assert drawn.size == shown.size == (1024, 512)
