@@ -25,8 +25,9 @@ from litehrnet_stage2.reference.neural_engine import NeuralEngineModule, train_f
 from litehrnet_stage2.reference.qat import QATStage2
 from litehrnet_stage2.reference.quantizers import Mode, set_mode
 from litehrnet_stage2.runtime import Bundle, Session, check_fidelity, check_parity, expected, open_session
-from litehrnet_stage2.runtime.coreml import MilProgram, evaluate, int8_coverage
+from litehrnet_stage2.runtime.coreml import MilProgram, evaluate
 from litehrnet_stage2.runtime.parity import sqnr_db
+from tests.int8_layers import int8_coverage
 
 IMAGES = slice(16, 18)  # the first 16 calibrate when a float network is converted
 SCENES = 10

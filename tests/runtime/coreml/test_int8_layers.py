@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from litehrnet_stage2.runtime.coreml.int8_layers import int8_coverage
 from litehrnet_stage2.runtime.coreml.mil import MilProgram, MilTensor, Operation
+from tests.int8_layers import int8_coverage
 
 Step = tuple[str, str, str, dict[str, Any]]
 CODES = np.zeros((8, 8, 1, 1), np.int8)
