@@ -23,7 +23,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from litehrnet_stage2.apps import streams
-from litehrnet_stage2.reference.errors import InputError, Stage2Error
+from litehrnet_stage2.reference.errors import InputError, Stage2Error, quotable
 from litehrnet_stage2.reference.files import write_whole, written_in_place
 
 out = Console()
@@ -159,13 +159,13 @@ def write_text(text: str, path: Path) -> None:
 def warn(sentence: str) -> None:
     """Print a warning for the user on standard error."""
     err.print("[bold yellow]warning:[/] ", end="")
-    err.print(sentence, markup=False, highlight=False)
+    err.print(quotable(sentence), markup=False, highlight=False)
 
 
 def print_error(sentence: str) -> None:
     """Say on standard error what was wrong."""
     err.print("[bold red]error:[/] ", end="")
-    err.print(sentence, markup=False, highlight=False)
+    err.print(quotable(sentence), markup=False, highlight=False)
 
 
 def _is_mistake(error: Exception) -> bool:

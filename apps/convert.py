@@ -239,9 +239,7 @@ def convert_to_bundle(
     else:
         statistics = input_statistics(model, torch.from_numpy(features))
         details["calibration_statistics"] = [dataclasses.asdict(found) for found in statistics]
-        if not features.any():
-            console.warn("the features are zero everywhere, so the ranges they set fit no others")
-        elif warning := unusual_inputs(statistics):
+        if warning := unusual_inputs(statistics):
             console.warn(warning)
         progress(f"calibrating on {len(features)} inputs")
         qat = QATStage2.from_float(model).calibrate(torch.from_numpy(features))
@@ -280,10 +278,12 @@ def _features(
         InputError: there are none that fit the checkpoint; the message says what to give.
     """
     import numpy as np
+    import torch
 
     from litehrnet_stage2.apps import example
     from litehrnet_stage2.apps.features_file import load_features
     from litehrnet_stage2.reference.qat import QATStage2
+    from litehrnet_stage2.reference.quantizers import check_calibration
 
     channels = model.config.in_channels
     if isinstance(model, QATStage2) and not model.calibrated:
@@ -292,7 +292,9 @@ def _features(
             "then save_checkpoint again"
         )
     if calibration is not None:
-        return load_features(calibration, channels, most=MOST_CALIBRATION_MAPS)
+        features = load_features(calibration, channels, most=MOST_CALIBRATION_MAPS)
+        check_calibration(f"the features of {calibration}", torch.from_numpy(features))
+        return features
     if example.ships(checkpoint):
         return example.features(EXAMPLE_IMAGES)
     if isinstance(model, QATStage2) and model.examples is not None:

@@ -25,7 +25,7 @@ from litehrnet_stage2.reference.leaves import (
     QuantSiLU,
     QuantTable,
 )
-from litehrnet_stage2.reference.quantizers import ActivationQuantizer, Mode, set_mode
+from litehrnet_stage2.reference.quantizers import ActivationQuantizer, Mode, check_calibration, set_mode
 from litehrnet_stage2.reference.reading import FloatNetwork, FloatOp, ReadError, read
 from litehrnet_stage2.reference.reading_check import check_same
 from litehrnet_stage2.reference.rewrites import Convolution, rewrite
@@ -117,13 +117,15 @@ class QuantizedNetwork(nn.Module):
         """Set every range from batches of the inputs, then switch to `Mode.FAKE_QUANTIZE`.
 
         Raises:
-            InputError: the number of inputs is another, or a value is not finite.
+            InputError: the number of inputs is another, one is all zero, or a value is not finite.
         """
         if len(inputs) != len(self.input_names):
             raise InputError(f"calibrate takes {', '.join(self.input_names)}, but was given {len(inputs)} tensors")
         counts = [len(x) for x in inputs]
         if not counts or min(counts) == 0 or len(set(counts)) > 1:
             raise InputError(f"calibrate takes as many examples of each input, one at least, but was given {counts}")
+        for name, x in zip(self.input_names, inputs, strict=True):
+            check_calibration(f"examples of `{name}`", x)
         fixed = {id(self.quantizer(name)) for name in self.pixels}
         free = [m for m in self.modules() if isinstance(m, ActivationQuantizer) and id(m) not in fixed]
         for quantizer in free:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from litehrnet_stage2.reference.config import Stage2Config
 from litehrnet_stage2.reference.errors import InputError
 from litehrnet_stage2.reference.leaves import QuantAdd, QuantConv, QuantResize, QuantSiLU
-from litehrnet_stage2.reference.quantizers import ActivationQuantizer, Mode, set_mode
+from litehrnet_stage2.reference.quantizers import ActivationQuantizer, Mode, check_calibration, set_mode
 from litehrnet_stage2.reference.stage2 import (
     Addition,
     ConvBNSiLU,
@@ -113,10 +113,11 @@ class QATStage2(Stage2):
 
         Raises:
             TypeError: the features are no float32 tensor.
-            ValueError: the features, or what the network makes of them, are not finite.
+            ValueError: the features are all zero, or they, or what the network makes of them, are not finite.
         """
         _check_dtypes(features, next(self.parameters()).dtype)
         self.config.check_features(tuple(features.shape))
+        check_calibration("features", features)
         for module in self.modules():
             if isinstance(module, ActivationQuantizer):
                 module.forget()

@@ -17,6 +17,19 @@ ZERO_SCALE = 2.0**-40  # of a tensor or weight channel that is constantly zero; 
 _SMALLEST_NORMAL = torch.finfo(torch.float32).tiny  # a scale below it has no finite inverse
 
 
+def check_calibration(name: str, x: Tensor) -> None:
+    """Check that an input to calibrate on holds anything: the ranges that zeros set fit nothing else.
+
+    Raises:
+        InputError: every value is zero.
+    """
+    if not x.any():
+        raise InputError(
+            f"{name} to calibrate on must hold what the network will see, but every value is zero: record them again, "
+            "of Stage2 with capture_features(network, batches, Path('shards'))"
+        )
+
+
 class Mode(enum.Enum):
     """What an activation quantiser does with what passes through it."""
 

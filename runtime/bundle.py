@@ -27,6 +27,7 @@ from litehrnet_stage2.reference.contract.manifest import (
 )
 from litehrnet_stage2.reference.files import open_regular
 from litehrnet_stage2.reference.integer_function import IntegerFunction, Quantization
+from litehrnet_stage2.runtime.onnx_file import OnnxFileError, check_self_contained
 
 
 def is_litter(name: str) -> bool:
@@ -91,7 +92,7 @@ class Bundle:
         """The content of a file of the bundle: a regular file, of the size and then of the hash that are due.
 
         Raises:
-            BundleError: the file is missing, a link, or not what the manifest says.
+            BundleError: the file is missing, a link, not what the manifest says, or an `.onnx` with data elsewhere.
         """
         entry = self.manifest.files.get(name)
         if entry is None:
@@ -115,6 +116,11 @@ class Bundle:
             raise BundleError(
                 f"{path} has SHA-256 {found.sha256[:12]}..., the manifest says {entry.sha256[:12]}...: {changed}"
             )
+        if path.suffix == ".onnx":
+            try:
+                check_self_contained(content)
+            except OnnxFileError as error:
+                raise BundleError(f"{path} cannot be opened: {error}") from error
         return content
 
     def artifact(self, name: str) -> str:

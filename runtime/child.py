@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, BinaryIO
 
-from litehrnet_stage2.reference.errors import Stage2Error
+from litehrnet_stage2.reference.errors import Stage2Error, printable
 
 PYTHON = (sys.executable, "-P")
 """The words that start this interpreter; `-P` leaves the current folder out of the modules' path."""
@@ -173,11 +173,6 @@ def _size(path: Path | None) -> int:
         return 0 if path is None else path.stat().st_size
     except OSError:
         return 0
-
-
-def printable(said: str) -> str:
-    """Text that does nothing to a terminal: tabs and line ends stay, other controls become escapes."""
-    return "".join(c if c.isprintable() or c in "\n\t" else f"\\x{ord(c):02x}" for c in said)
 
 
 def as_text(said: bytes) -> str:

@@ -78,8 +78,7 @@ def try_first(request: Request, content: bytes | Path, *, sha256: str, version: 
         )
     if done.status:
         reason = done.stdout.decode(errors="replace").strip() or "it said nothing"
-        shown = "".join(letter if letter.isprintable() else " " for letter in reason)
-        raise TrialError(f"{title} refuses it ({shown[:_LONGEST_REASON]})")
+        raise TrialError(f"{title} refuses it ({' '.join(reason.split())[:_LONGEST_REASON]})")
     remember(sha256, how)
 
 

@@ -58,6 +58,7 @@ SLOW = frozenset(
         "runtime/test_devices_parse.py",
         "runtime/test_hostile_devices.py",
         "runtime/test_litert.py",
+        "runtime/test_onnx_file.py::test_the_process_that_tries_refuses_it_before_the_library_is_given_it",
         "runtime/test_onnxruntime_surroundings.py",
         "runtime/test_planted_modules.py",
         "runtime/test_sessions_library.py",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Iterable
-from html import escape
+
+from litehrnet_stage2.apps.reporting.cells import plain
 
 
 class Markup(str):
@@ -14,13 +16,13 @@ class Markup(str):
 
 def tag(name: str, *children: str, **attributes: object) -> Markup:
     """An element. Attribute names take `_` for `-`, and a trailing one where Python reserves the word."""
-    written = "".join(f' {key.rstrip("_").replace("_", "-")}="{escape(str(v))}"' for key, v in attributes.items())
+    written = "".join(f' {key.rstrip("_").replace("_", "-")}="{_escaped(str(v))}"' for key, v in attributes.items())
     return Markup(f"<{name}{written}>{join(children)}</{name}>")
 
 
 def join(parts: Iterable[str]) -> Markup:
     """Parts one after another, plain text escaped."""
-    return Markup("".join(part if isinstance(part, Markup) else escape(part) for part in parts))
+    return Markup("".join(part if isinstance(part, Markup) else _escaped(part) for part in parts))
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[str]], *, caption: str = "") -> Markup:
@@ -31,3 +33,7 @@ def table(head: Iterable[str], rows: Iterable[Iterable[str]], *, caption: str = 
     header = tag("thead", tag("tr", *(tag("th", cell, scope="col") for cell in head)))
     title = tag("caption", caption) if caption else Markup("")
     return tag("div", tag("table", title, header, tag("tbody", *body)), class_="scroll", tabindex="0")
+
+
+def _escaped(text: str) -> str:
+    return html.escape(plain(text))

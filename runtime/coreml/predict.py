@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from litehrnet_stage2.reference.array_files import read_npz
 from litehrnet_stage2.reference.contract.codec import CodecError, decode, parse
-from litehrnet_stage2.reference.errors import InputError, Stage2Error
-from litehrnet_stage2.runtime.child import PYTHON, ChildError, as_text, printable, run_bounded
+from litehrnet_stage2.reference.errors import InputError, Stage2Error, printable
+from litehrnet_stage2.runtime.child import PYTHON, ChildError, as_text, run_bounded
 from litehrnet_stage2.runtime.latency.result import PlannedOperation
 
 UNITS = {"cpu": "CPU_ONLY", "cpu+gpu": "CPU_AND_GPU", "cpu+ne": "CPU_AND_NE", "all": "ALL"}

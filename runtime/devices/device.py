@@ -13,11 +13,11 @@ import numpy as np
 
 from litehrnet_stage2.reference.array_files import read_npy
 from litehrnet_stage2.reference.cache_folder import cache_root
-from litehrnet_stage2.reference.errors import InputError
+from litehrnet_stage2.reference.errors import InputError, printable
 from litehrnet_stage2.reference.progress import Progress, silent
 from litehrnet_stage2.reference.upstream import litert_2
-from litehrnet_stage2.runtime.child import PYTHON, printable
-from litehrnet_stage2.runtime.devices.device_errors import DeviceError
+from litehrnet_stage2.runtime.child import PYTHON
+from litehrnet_stage2.runtime.devices.device_errors import DeviceError, RunnerError
 from litehrnet_stage2.runtime.devices.emulation import (
     LIBRARY_WHEELS,
     CpuModel,
@@ -46,6 +46,7 @@ from litehrnet_stage2.runtime.devices.transport import (
     Transport,
     run_local,
 )
+from litehrnet_stage2.runtime.onnx_file import OnnxFileError, check_self_contained
 from litehrnet_stage2.runtime.program import Array, Arrays
 
 PYTHON_PACKAGES = {"onnxruntime": "onnxruntime", "litert": "ai-edge-litert"}
@@ -201,6 +202,7 @@ class Device:
             RunnerError: the artifact or the inputs are not what they should be, or the run failed.
             DeviceError: the device or a tool of this machine is missing or lost.
         """
+        _check_artifact(library, artifact)
         words = [word for key, value in (settings or {}).items() for word in ("--setting", f"{key}={value}")]
         return self._run([*self._command(library), *words], artifact, _each(inputs), **options)
 
@@ -269,8 +271,6 @@ class Device:
         affinity: Sequence[int] | None = None,
         timeout_s: float = 600,
     ) -> NativeRun:
-        if not model.is_file():
-            raise DeviceError(f"there is no model file {model}")
         facts = self.facts()
         if affinity is None:
             affinity = facts.big_cores if self._default_to_big_cores else ()
@@ -332,6 +332,17 @@ class Device:
         return read_reply(self.transport.run(argv, timeout_s=timeout_s), self.name)
 
 
+def _check_artifact(library: str, artifact: Path) -> None:
+    """Check what can be checked before a file travels."""
+    if not artifact.is_file():
+        raise DeviceError(f"there is no model file {artifact}")
+    if library == "onnxruntime":
+        try:
+            check_self_contained(artifact.read_bytes())
+        except OnnxFileError as error:
+            raise RunnerError("model", f"{artifact} is not put on a device: {error}") from error
+
+
 class EmulatedDevice(Device):
     """An Arm CPU under the emulator, on this machine. Adds instruction counts, gives no times."""
 
@@ -344,7 +355,7 @@ class EmulatedDevice(Device):
 
     def facts(self) -> DeviceFacts:
         """What is emulated, and by what."""
-        version = run_local([qemu_program(), "--version"], timeout_s=30).stdout.splitlines()[0]
+        version = run_local([qemu_program(), "--version"], timeout_s=30).stdout.partition("\n")[0]
         core = CoreKind(name=core_name(self.cpu.midr), part=f"0x{self.cpu.midr:08x}", cores=(0,))
         return DeviceFacts(
             device=self.name,
@@ -367,6 +378,7 @@ class EmulatedDevice(Device):
             RunnerError: the model or the input is refused.
             DeviceError: a tool is missing; `queries` runs did not end in time.
         """
+        _check_artifact(library, artifact)
         argv = self._command(library)
         self._put_once(build_instruction_counter(self._cache_dir), "libinstructions.so")
         argv = [argv[0], "-plugin", "./libinstructions.so,out=./instructions.txt", *argv[1:]]

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from litehrnet_stage2.reference.contract.codec import CodecError, decode, parse
-from litehrnet_stage2.reference.errors import InputError
-from litehrnet_stage2.runtime.child import printable
+from litehrnet_stage2.reference.errors import InputError, printable
 from litehrnet_stage2.runtime.devices.device_errors import DeviceError, RunnerError
 from litehrnet_stage2.runtime.devices.transport import Completed
 

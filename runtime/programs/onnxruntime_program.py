@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 
-from litehrnet_stage2.reference.contract.manifest import BundleError
+from litehrnet_stage2.runtime.onnx_file import check_self_contained
 from litehrnet_stage2.runtime.program import Arrays, Names, Program, RuntimeUnavailableError, as_file
 
 _EXTERNAL_DATA = "session.model_external_initializers_file_folder_path"
@@ -24,6 +24,9 @@ class OnnxRuntimeProgram(Program):
         settings: of the session, by ONNX Runtime's keys.
         names: of the inputs and outputs; by default the file's own, in its order.
         trace: where to record an event for each operator, if at all; `end_trace` closes it.
+
+    Raises:
+        OnnxFileError: the file refers to data outside of it.
     """
 
     def __init__(
@@ -35,6 +38,7 @@ class OnnxRuntimeProgram(Program):
         names: Names | None = None,
         trace: Path | None = None,
     ) -> None:
+        check_self_contained(content)
         ort = _onnxruntime()
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
@@ -46,14 +50,7 @@ class OnnxRuntimeProgram(Program):
         if trace is not None:
             options.enable_profiling = True
             options.profile_file_prefix = str(trace)
-        try:
-            self._session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-        except Exception as error:
-            if "xternal data" not in str(error):
-                raise
-            raise BundleError(
-                "the .onnx refers to data outside of its file, which no hash covers: convert the checkpoint again"
-            ) from error
+        self._session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         own = Names(
             tuple(node.name for node in self._session.get_inputs()),
             tuple(node.name for node in self._session.get_outputs()),

@@ -116,6 +116,7 @@ def test_a_quantised_checkpoint_is_taken_as_it_is(
         (["--checkpoint", "{folder}/none.safetensors"], "no checkpoint at"),
         (["--calibration", "{folder}/three.npy"], "must hold features of shape [N,4,H,W], N >= 1, but has shape [2, 3"),
         (["--calibration", "{folder}/odd.npy"], "even height and width, but are 15x24"),
+        (["--calibration", "{folder}/zeros.npy"], "zeros.npy to calibrate on must hold what the network will see, but"),
         (["--out", "{folder}/mine"], "mine exists and is no bundle: give --out a new folder"),
     ],
 )
@@ -123,6 +124,7 @@ def test_a_users_mistake_writes_nothing(
     arguments: list[str], what: str, stage2: Command, small_checkpoint: list[str], tmp_path: Path
 ) -> None:
     np.save(tmp_path / "three.npy", np.zeros((2, 3, 16, 24), np.float32))
+    np.save(tmp_path / "zeros.npy", np.zeros((2, 4, 16, 24), np.float32))
     np.save(tmp_path / "odd.npy", np.ones((2, 4, 15, 24), np.float32))
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/thesis.txt").write_text("years")

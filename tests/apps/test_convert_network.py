@@ -64,6 +64,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     images = np.random.default_rng(0).integers(0, 256, (4, 3, 32, 48)).astype(np.uint8)
     np.save(tmp_path / "images.npy", images)
     np.save(tmp_path / "int16.npy", images.astype(np.int16))
+    np.save(tmp_path / "black.npy", np.zeros_like(images))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -132,6 +133,7 @@ def _make(folder: Path) -> nn.Module:
         ({"calibration": None}, "and --calibration FILE.npy"),
         ({"calibration": "absent.npy"}, "absent.npy"),
         ({"calibration": "int16.npy"}, "must hold `image` as uint8, or floats in [0, 1], but holds int16"),
+        ({"calibration": "black.npy"}, "examples of `image` to calibrate on must hold what the network will see, but"),
         ({"checkpoint": "weights.pt"}, "PyTorch's own format, which is not read"),
     ],
 )

@@ -251,6 +251,12 @@ def test_a_machine_that_changed_its_speed_has_ratios_to_rely_on(results: list[Re
     assert "The ratios are valid, the milliseconds are not: latencies drifted by +8%." in said.getvalue()
 
 
+def test_no_text_of_a_file_has_a_control_character_on_the_page(results: list[Result]) -> None:
+    command = dataclasses.replace(results[0], command="stage2 bench \x1b[2J\u202e", weights="\x9b\x00")
+    assert not set(page([command])) & {"\x1b", "\x9b", "\x00", "\u202e"}
+    assert "stage2 bench \N{REPLACEMENT CHARACTER}[2J" in page([command])
+
+
 def test_names_are_escaped(results: list[Result]) -> None:
     html = page(results)
     assert HOSTILE not in html
@@ -367,7 +373,7 @@ def test_whatever_stands_in_a_result_it_is_refused_or_shown(results: list[Result
                 assert "<script" not in text
                 printed = io.StringIO()
                 show(read.runs[0], Console(file=printed, width=80))
-                assert not set(markdown([read]) + printed.getvalue()) & {"\x1b", "\x00", "\u202e"}
+                assert not set(text + printed.getvalue()) & {"\x1b", "\x00", "\u202e"}, key
     assert shown > 100
     assert len(refused) > 100
     assert not [sentence for sentence in refused if "\n" in sentence]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -75,6 +76,13 @@ def all_of_them(folder: Path, scratch: Path, seed: int) -> Iterator[Case]:
         yield Case(what, lambda words=words, due=due: _run(words, due))
 
 
+def one_sentence(printed: str) -> str | None:
+    """What a command said was wrong, if that was all, and did nothing to a terminal; it may quote an "error:"."""
+    _, *said = re.split(r"^error: ", printed, flags=re.MULTILINE)
+    tidy = all(letter.isprintable() or letter in "\n\t" for letter in printed)
+    return said[0].strip() if len(said) == 1 and tidy and "Traceback" not in printed else None
+
+
 def _run(words: list[object], due: bool) -> None:
     done = subprocess.run(
         [STAGE2, *map(str, words)],
@@ -86,8 +94,8 @@ def _run(words: list[object], due: bool) -> None:
         timeout=300,
         check=False,
     )
-    if done.returncode == 2 and done.stderr.count("error:") == 1 and "Traceback" not in done.stderr:
-        raise Stage2Error(done.stderr.partition("error:")[2].strip().replace("\x1b", "?"))
+    if done.returncode == 2 and (said := one_sentence(done.stderr)) is not None:
+        raise Stage2Error(said)
     wrong = done.returncode == 1 and words[0] == "parity" and "Traceback" not in done.stderr  # codes differ, it says
     if due or not (done.returncode == 0 or wrong):
         raise AssertionError(f"status {done.returncode}: {done.stderr[-1500:]}")

@@ -17,7 +17,7 @@ from torch.nn.utils import prune
 
 from litehrnet_stage2.reference.checkpoint import CheckpointError, load_checkpoint, read_card, save_checkpoint
 from litehrnet_stage2.reference.config import Stage2Config
-from litehrnet_stage2.reference.errors import InputError
+from litehrnet_stage2.reference.errors import LONGEST_MESSAGE, InputError
 from litehrnet_stage2.reference.freeze import freeze
 from litehrnet_stage2.reference.golden import evaluate
 from litehrnet_stage2.reference.qat import QATStage2
@@ -139,6 +139,19 @@ def test_a_lacking_tensor_is_named(saved: Path) -> None:
     reseal(saved, {})
     with pytest.raises(CheckpointError, match=r"does not hold the weights .*smooth\.0\.conv\.weight"):
         load_checkpoint(saved)
+
+
+def test_a_header_of_a_hundred_thousand_letters_is_not_quoted_whole(saved: Path) -> None:
+    payload = saved.read_bytes()
+    size = int.from_bytes(payload[:8], "little")
+    header = json.loads(payload[8 : 8 + size])
+    header["smooth.0.conv.weight"]["data_offsets"] = "a" * 100_000
+    text = json.dumps(header).encode()
+    saved.write_bytes(len(text).to_bytes(8, "little") + text + payload[8 + size :])
+    reseal(saved, {})
+    with pytest.raises(CheckpointError, match="no safetensors file, or is damaged") as caught:
+        load_checkpoint(saved)
+    assert len(str(caught.value)) <= LONGEST_MESSAGE
 
 
 def test_saving_over_a_checkpoint_that_cannot_be_written_keeps_the_old_one(

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import litehrnet_stage2
-from litehrnet_stage2.reference.errors import InputError
+from litehrnet_stage2.reference.errors import LONGEST_MESSAGE, InputError, Stage2Error
 
 STANDALONE = ("python_runner.py",)
 """Copied to a device, where nothing of this package is; they catch their own."""
@@ -52,3 +52,14 @@ def test_every_error_of_this_package_has_the_one_base() -> None:
 
 def test_an_input_error_is_a_value_error() -> None:
     assert issubclass(InputError, ValueError)
+
+
+def test_an_error_quotes_at_most_so_much_of_a_file_and_keeps_its_end() -> None:
+    said = str(InputError(f"the field {'a' * 100_000} is unknown: convert again"))
+    assert len(said) == LONGEST_MESSAGE
+    assert said.startswith("the field aaa")
+    assert said.endswith("aaa is unknown: convert again")
+
+
+def test_an_error_that_quotes_a_file_does_nothing_to_a_terminal() -> None:
+    assert str(Stage2Error("\x1b[2J\ud800 \u202ename\tis\nbad")) == "\\x1b[2J\\xd800 \\x202ename\tis\nbad"

@@ -412,6 +412,13 @@ def test_inputs_are_calibrated_on_as_many_examples_each(counts: tuple[int, int])
         quantized.calibrate(EXAMPLE[: counts[0]], EXAMPLE[: counts[1]])
 
 
+@pytest.mark.parametrize("zeros", [torch.zeros_like(EXAMPLE), torch.zeros(EXAMPLE.shape, dtype=torch.uint8)])
+def test_an_input_that_is_all_zero_is_not_calibrated_on(zeros: Tensor) -> None:
+    quantized = quantize(TwoInputs(), (EXAMPLE, zeros))
+    with pytest.raises(InputError, match=r"examples of `\w+` to calibrate on must hold .* but every value is zero"):
+        quantized.calibrate(EXAMPLE, zeros)
+
+
 def test_weights_that_training_made_not_finite_are_refused() -> None:
     quantized = quantize(nn.Sequential(conv()), EXAMPLE).calibrate(EXAMPLE)
     with torch.no_grad():

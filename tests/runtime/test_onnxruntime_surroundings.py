@@ -8,29 +8,12 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
-from onnx import helper, numpy_helper
 
-from litehrnet_stage2.reference.contract.manifest import BundleError
 from litehrnet_stage2.runtime.devices import python_runner
+from litehrnet_stage2.runtime.onnx_file import OnnxFileError
 from litehrnet_stage2.runtime.programs.onnxruntime_program import open_program
-
-
-def with_external_data(location: str) -> bytes:
-    """A network of which one weight is in another file."""
-    weight = numpy_helper.from_array(np.ones((1, 1, 1, 1), np.float32), "w")
-    weight.ClearField("raw_data")
-    weight.data_location = onnx.TensorProto.EXTERNAL
-    for key, value in (("location", location), ("offset", "0"), ("length", "4")):
-        entry = weight.external_data.add()
-        entry.key, entry.value = key, value
-    shape = [1, 1, 2, 2]
-    nodes = [helper.make_node("Conv", ["x", "w"], ["y1"]), helper.make_node("Identity", ["x"], ["y2"])]
-    borders = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape) for name in ("x", "y1", "y2")]
-    graph = helper.make_graph(nodes, "g", borders[:1], borders[1:], [weight])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-    return bytes(model.SerializeToString())
+from tests.runtime.external_data import with_external_data
 
 
 @pytest.mark.parametrize("location", ["secret.bin", "../secret.bin", "/etc/hostname"])
@@ -41,7 +24,7 @@ def test_external_data_of_an_onnx_is_refused_wherever_it_is(
     for folder in (tmp_path, tmp_path / "inner"):
         (folder / "secret.bin").write_bytes(np.float32(7).tobytes())
     monkeypatch.chdir(tmp_path / "inner")
-    with pytest.raises(BundleError, match="refers to data outside of its file"):
+    with pytest.raises(OnnxFileError, match="refers to data outside of its file"):
         open_program(with_external_data(location), threads=1, exact=True)
 
 
