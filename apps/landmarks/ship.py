@@ -53,7 +53,7 @@ def ship(settings: TrainSettings, config: QatConfig, *, work: Path, out: Path) -
     int8 = load_checkpoint(work / "qat" / "qat.safetensors")
     assert isinstance(int8, QATStage2)
     int8.examples = None  # the photographs that ship are examples enough
-    save_checkpoint(int8, out / "int8.safetensors", sqnr_db=(tuned.tuned.y1_db, tuned.tuned.y2_db))
+    save_checkpoint(int8, out / "int8.safetensors", sqnr_db=(tuned.tuned.sqnr_db["y1"], tuned.tuned.sqnr_db["y2"]))
     facts = {"float": floating, "int8": dataclasses.asdict(tuned)}
     facts_path.write_text(json.dumps(facts, indent=2) + "\n")
     (out / "README.md").write_text(card(floating, tuned))
@@ -93,8 +93,8 @@ def card(floating: dict[str, Any], tuned: QatSummary) -> str:
         f"- marker told from decoy: {metrics.decoy_accuracy:.1%}",
         "",
         "SQNR of the integer function against float on held-out maps that chose nothing: calibrated only, "
-        f"Y1 {tuned.post_training.y1_db:.2f} dB and Y2 {tuned.post_training.y2_db:.2f} dB; "
-        f"tuned, Y1 {tuned.tuned.y1_db:.2f} dB and Y2 {tuned.tuned.y2_db:.2f} dB.",
+        f"Y1 {tuned.post_training.sqnr_db['y1']:.2f} dB and Y2 {tuned.post_training.sqnr_db['y2']:.2f} dB; "
+        f"tuned, Y1 {tuned.tuned.sqnr_db['y1']:.2f} dB and Y2 {tuned.tuned.sqnr_db['y2']:.2f} dB.",
         "The task's figures of both int8 forms are in `benchmarks/qat.md`.",
         "",
         "The weights are under the project's licence. The task is synthetic: they show that the tool works on a",

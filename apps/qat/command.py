@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from litehrnet_stage2.apps.qat.data import Source
     from litehrnet_stage2.apps.qat.fine_tune import QatSummary
     from litehrnet_stage2.apps.qat.qat_config import QatConfig
+    from litehrnet_stage2.reference.network import QuantizedNetwork
     from litehrnet_stage2.reference.stage2 import Stage2
 
 QAT_EPILOG = """Examples:
@@ -21,6 +22,8 @@ QAT_EPILOG = """Examples:
 stage2 qat --features 'shards/*.npy' --teacher float.safetensors --out runs/qat
 
 stage2 qat --task landmarks --out runs/qat --set steps=2000 --set task_weight=0.1
+
+stage2 qat --task landmarks --whole --out runs/whole --set task_weight=0.1
 
 stage2 qat --features 'shards/*.npy' --teacher float.safetensors --out runs/qat --resume
 
@@ -55,6 +58,9 @@ def qat(
     cache: Annotated[
         Path | None, typer.Option(help="Folder for rendered scenes; default: one that all runs share.")
     ] = None,
+    whole: Annotated[
+        bool, typer.Option("--whole", help="With --task landmarks: tune the whole network, pixels to answer.")
+    ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in OUT.")] = False,
     verbose: console.Verbose = False,
 ) -> None:
@@ -70,8 +76,17 @@ def qat(
         ranks = join_ranks()
         try:
             knobs = read_config(config, [*(override or []), *([f"task={task}"] if task else [])])
-            model = _teacher(teacher, knobs)
-            source = _source(knobs, model, features, network, cache)
+            model: Stage2 | QuantizedNetwork
+            source: Source
+            if whole:
+                if knobs.task != "landmarks" or teacher or network or features:
+                    raise InputError(
+                        "--whole goes with --task landmarks alone: leave out --teacher, --features, --network"
+                    )
+                model, source = _whole(knobs, cache)
+            else:
+                float_stage2 = _teacher(teacher, knobs)
+                model, source = float_stage2, _source(knobs, float_stage2, features, network, cache)
             summary = fine_tune(model, source, knobs, out=out, resume=resume, ranks=ranks, console=console.err)
         except QatError as stopped:
             console.print_error(str(stopped))
@@ -143,6 +158,20 @@ def _source(knobs: QatConfig, teacher: Stage2, features: str, network: Path | No
     return LandmarkSource.rendered(stem, heads, knobs, cache=cache, say=console.err.print)
 
 
+def _whole(knobs: QatConfig, cache: Path | None) -> tuple[QuantizedNetwork, Source]:
+    """The landmark network from pixels to answer, and scenes for it."""
+    import torch
+    from torch import nn
+
+    from litehrnet_stage2.apps.landmarks.weight_files import SHIPPED, load_network
+    from litehrnet_stage2.apps.qat.data import LandmarkSource, WholeNetwork
+    from litehrnet_stage2.reference.network import quantize
+
+    source = LandmarkSource.rendered(nn.Identity(), WholeNetwork(), knobs, cache=cache, say=console.err.print)
+    example = torch.zeros(1, *source.calibration().shape[1:], dtype=torch.uint8)
+    return quantize(load_network(SHIPPED), example, name="landmarks"), source
+
+
 def _tell(summary: QatSummary, out: Path) -> None:
     before, after = summary.post_training, summary.tuned
     if not summary.won:
@@ -151,9 +180,9 @@ def _tell(summary: QatSummary, out: Path) -> None:
             f"{after.loss:.4g}, that of calibration alone {before.loss:.4g}. Convert the float checkpoint instead, or "
             "tune longer or on more features."
         )
+    ratios = ", ".join(f"{name} {before.sqnr_db[name]:.2f} -> {value:.2f} dB" for name, value in after.sqnr_db.items())
     console.out.print(
-        f"SQNR on held-out maps, calibrated -> tuned: Y1 {before.y1_db:.2f} -> {after.y1_db:.2f} dB, "
-        f"Y2 {before.y2_db:.2f} -> {after.y2_db:.2f} dB; kept: the weights after {summary.best_step} of "
+        f"SQNR on held-out maps, calibrated -> tuned: {ratios}; kept: the weights after {summary.best_step} of "
         f"{summary.steps} steps, in {out / 'qat.safetensors'}",
         markup=False,
         highlight=False,

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from litehrnet_stage2.apps.landmarks.decoding import STRIDE_PX
-from litehrnet_stage2.apps.landmarks.landmark_net import Heads, Stem
+from litehrnet_stage2.apps.landmarks.landmark_net import Prediction
 from litehrnet_stage2.apps.landmarks.loss import task_loss
 from litehrnet_stage2.apps.landmarks.pool import CHOOSING_SEED, TRAIN_SEED, Pool, crops, rendered, scene_cache
 from litehrnet_stage2.apps.qat.features import FeatureShards
@@ -116,13 +116,13 @@ class ShardSource:
 class LandmarkSource:
     """Scenes of the landmark task through its frozen float stem; the task's loss through its frozen heads."""
 
-    def __init__(self, pool: Pool, held_out: Pool, stem: Stem, heads: Heads, config: QatConfig) -> None:
+    def __init__(self, pool: Pool, held_out: Pool, stem: nn.Module, heads: nn.Module, config: QatConfig) -> None:
         self._pool, self._held_out, self._config = pool, held_out, config
         self._stem, self._heads = _frozen(stem), _frozen(heads)
 
     @classmethod
     def rendered(
-        cls, stem: Stem, heads: Heads, config: QatConfig, *, cache: Path | None, say: Callable[[str], None]
+        cls, stem: nn.Module, heads: nn.Module, config: QatConfig, *, cache: Path | None, say: Callable[[str], None]
     ) -> LandmarkSource:
         """Scenes from `cache` (default: the folder that all runs share), drawn first where they are not there.
 
@@ -168,6 +168,14 @@ class LandmarkSource:
             self._stem(torch.from_numpy(part.copy()).float() / 255) for part in np.array_split(images, _parts(images))
         ]
         return torch.cat(parts)
+
+
+class WholeNetwork(nn.Module):
+    """In the place of the heads where the whole network is tuned: its outputs are the answer already."""
+
+    def forward(self, heat: Tensor, offset: Tensor, real: Tensor) -> Prediction:
+        """Take the channel of one off `heat` and `real`."""
+        return Prediction(heat=heat[:, 0], offset=offset, real=real[:, 0])
 
 
 def _parts(images: npt.NDArray[np.uint8]) -> int:

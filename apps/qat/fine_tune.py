@@ -1,4 +1,4 @@
-"""Fine-tune the quantisation-aware Stage2 until its int8 is as good as the float network it came from.
+"""Fine-tune a quantised Stage2 or whole network until its int8 is as good as the float network it came from.
 
 Read `fine_tune` from top to bottom: fold and calibrate, take the steps, keep the average of the weights, and
 score the result with the golden integer evaluator. Every knob is in `QatConfig`.
@@ -6,6 +6,7 @@ score the result with the golden integer evaluator. Every knob is in `QatConfig`
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import errno
 import hashlib
@@ -23,7 +24,15 @@ import torch
 from rich.console import Console
 
 from litehrnet_stage2.apps.qat.data import Source
-from litehrnet_stage2.apps.qat.held_out import Figures, HeldOut, Objective, decibel, run_in_parts
+from litehrnet_stage2.apps.qat.held_out import (
+    Figures,
+    HeldOut,
+    Objective,
+    Student,
+    decibel,
+    output_tensors,
+    run_in_parts,
+)
 from litehrnet_stage2.apps.qat.log import RunLog, plot
 from litehrnet_stage2.apps.qat.qat_config import QatConfig
 from litehrnet_stage2.apps.qat.ranges import calibrate
@@ -38,8 +47,10 @@ from litehrnet_stage2.reference.checkpoint import save_checkpoint
 from litehrnet_stage2.reference.errors import InputError, Stage2Error
 from litehrnet_stage2.reference.files import write_whole
 from litehrnet_stage2.reference.input_statistics import InputStatistics, input_statistics, unusual_inputs
+from litehrnet_stage2.reference.network import QuantizedNetwork
+from litehrnet_stage2.reference.network_checkpoint import save_network_checkpoint
 from litehrnet_stage2.reference.qat import QATStage2
-from litehrnet_stage2.reference.quantizers import keep_scales_positive, learn_step_sizes
+from litehrnet_stage2.reference.quantizers import Mode, keep_scales_positive, learn_step_sizes, set_mode
 from litehrnet_stage2.reference.stage2 import Stage2
 
 
@@ -80,7 +91,7 @@ class QatSummary:
 
 
 def fine_tune(
-    teacher: Stage2,
+    teacher: Stage2 | QuantizedNetwork,
     source: Source,
     config: QatConfig,
     *,
@@ -89,15 +100,15 @@ def fine_tune(
     ranks: Ranks,
     console: Console,
 ) -> QatSummary | None:
-    """Fine-tune a student of `teacher` on `source`; leave weights, log, plot and summary in `out`.
+    """Fine-tune a student of `teacher`, a float Stage2 or what `quantize` made; leave weights, log and plot in `out`.
 
     Every `choose_every` steps the averaged weights are tried on held-out maps, and the best so far are kept; the
     start counts too. The other held-out maps then compare them with post-training int8.
 
-    Files: `qat.safetensors` with its JSON (a `QATStage2`), `summary.json`, `metrics.csv`, `plot.png`,
-    `tensorboard/`, `checkpoints/`. With `resume` the run goes on from the newest whole checkpoint and, on a
-    CPU with the same threads, ends with the bytes of one that was never stopped. The first rank returns the
-    summary, the others nothing.
+    Files: `qat.safetensors` with its JSON (a `QATStage2`, or a checkpoint of the network), `summary.json`,
+    `metrics.csv`, `plot.png`, `tensorboard/`, `checkpoints/`. With `resume` the run goes on from the newest whole
+    checkpoint and, on a CPU with the same threads, ends with the bytes of one that was never stopped. The first rank
+    returns the summary, the others nothing.
 
     Raises:
         QatError: the loss is not finite or has diverged, the disk is full, the ranks disagree, or the
@@ -112,9 +123,14 @@ def fine_tune(
     torch.manual_seed(config.seed)
     out.mkdir(parents=True, exist_ok=True)
     checkpoints = out / "checkpoints"
+    student: Student
+    if isinstance(teacher, QuantizedNetwork):
+        student, outputs = copy.deepcopy(teacher).to(ranks.device), teacher.output_names
+        set_mode(teacher, Mode.FLOAT)
+    else:
+        student, outputs = QATStage2.from_float(teacher.to(ranks.device)).to(ranks.device), ("y1", "y2")
     teacher = teacher.eval().requires_grad_(False).to(ranks.device)
 
-    student = QATStage2.from_float(teacher).to(ranks.device)
     calibration = source.calibration().to(ranks.device)
     statistics = input_statistics(teacher, calibration)
     if ranks.first and (warning := unusual_inputs(statistics)):
@@ -143,7 +159,7 @@ def fine_tune(
         state.choose(held_out, 0)
 
     parallel = ranks.wrapped(student)
-    log = RunLog(out, steps=config.steps, first_step=first_step, console=console) if ranks.first else None
+    log = RunLog(out, outputs, steps=config.steps, first_step=first_step, console=console) if ranks.first else None
     with _stop_if_disk_full(checkpoints), log or nullcontext():
         for step in range(first_step, config.steps):
             step_started = time.monotonic()
@@ -155,12 +171,12 @@ def fine_tune(
             batch = source.batch(step, rank=ranks.rank, ranks=ranks.count)
             features = batch.features.to(ranks.device)
             with torch.no_grad():
-                wanted = teacher(features)
-            loss, *noise = objective(parallel(features), wanted, batch.labels)
+                wanted = output_tensors(teacher(features))
+            loss, *noise = objective(output_tensors(parallel(features)), wanted, batch.labels)
             optimizer.zero_grad()
             loss.backward()
             norm = torch.nn.utils.clip_grad_norm_(student.parameters(), config.clip_norm)
-            value, norm_value, noise1, noise2 = ranks.mean(torch.stack([loss, norm, *noise]).detach()).tolist()
+            value, norm_value, *noises = ranks.mean(torch.stack([loss, norm, *noise]).detach()).tolist()
             state.first_loss = value if step == 0 else state.first_loss
             _check_loss(value, norm_value, state.first_loss, config, step, checkpoints)
             optimizer.step()
@@ -175,8 +191,7 @@ def fine_tune(
                     {
                         "step": step,
                         "loss": value,
-                        "sqnr_y1_db": decibel(noise1),
-                        "sqnr_y2_db": decibel(noise2),
+                        **{f"sqnr_{name}_db": decibel(one) for name, one in zip(outputs, noises, strict=True)},
                         "learning_rate": optimizer.param_groups[0]["lr"],
                         "gradient_norm": norm_value,
                         "samples_per_s": config.batch / (time.monotonic() - step_started),
@@ -192,8 +207,8 @@ def fine_tune(
     student.load_state_dict(state.best)
     with _stop_if_disk_full(checkpoints):
         tuned = held_out.figures(student)
-        save_checkpoint(student.cpu(), out / "qat.safetensors", sqnr_db=(tuned.y1_db, tuned.y2_db))
-        plot(out / "metrics.csv", out / "plot.png")
+        _save(student.cpu(), out / "qat.safetensors", tuned)
+        plot(out / "metrics.csv", out / "plot.png", outputs)
         summary = QatSummary(
             post_training=post_training,
             tuned=tuned,
@@ -221,7 +236,14 @@ def rate_factor(progress: float, config: QatConfig) -> float:
     return 0.5 * (1 + math.cos(math.pi * (progress - config.warmup) / max(1 - config.warmup, 1e-9)))
 
 
-def _optimizer(student: QATStage2, config: QatConfig) -> torch.optim.Optimizer:
+def _save(student: Student, path: Path, tuned: Figures) -> None:
+    if isinstance(student, QuantizedNetwork):
+        save_network_checkpoint(student, path)
+    else:
+        save_checkpoint(student, path, sqnr_db=(tuned.sqnr_db["y1"], tuned.sqnr_db["y2"]))
+
+
+def _optimizer(student: Student, config: QatConfig) -> torch.optim.Optimizer:
     """AdamW; a rate for each branch's weights, and for learned scales one in proportion to the scale."""
     groups: list[dict[str, Any]] = []
     weights = {name: p for name, p in student.named_parameters() if p.requires_grad}
@@ -229,7 +251,11 @@ def _optimizer(student: QATStage2, config: QatConfig) -> torch.optim.Optimizer:
         chosen = [p for name, p in weights.items() if _serves_eighth(name) == eighth]
         groups.append({"params": chosen, "lr": config.learning_rate * factor, "is_scale": False})
     if config.ranges == "learned":
-        for scale in learn_step_sizes(student):
+        scales = learn_step_sizes(student)
+        if isinstance(student, QuantizedNetwork):
+            fixed = [student.quantizer(name).scale.requires_grad_(False) for name in student.pixels]
+            scales = [scale for scale in scales if not any(scale is one for one in fixed)]
+        for scale in scales:
             rate = config.step_size_rate * float(scale.detach())
             groups.append({"params": [scale], "lr": rate, "weight_decay": 0.0, "is_scale": True})
     return torch.optim.AdamW(groups, weight_decay=config.weight_decay)
@@ -250,7 +276,7 @@ def _check_loss(loss: float, norm: float, first_loss: float, config: QatConfig, 
         )
 
 
-def _facts(config: QatConfig, teacher: Stage2, source: Source) -> dict[str, Any]:
+def _facts(config: QatConfig, teacher: Stage2 | QuantizedNetwork, source: Source) -> dict[str, Any]:
     """What a run must have in common with the checkpoint that it goes on from."""
     digest = hashlib.sha256()
     for name, tensor in sorted(teacher.state_dict().items()):
@@ -258,7 +284,9 @@ def _facts(config: QatConfig, teacher: Stage2, source: Source) -> dict[str, Any]
         digest.update(np.ascontiguousarray(tensor.cpu().numpy()).tobytes())
     return {
         "config": dataclasses.asdict(config),
-        "teacher_config": dataclasses.asdict(teacher.config)
+        "teacher_config": {"outputs": list(teacher.output_names)}
+        if isinstance(teacher, QuantizedNetwork)
+        else dataclasses.asdict(teacher.config)
         | {"num_channels": list(teacher.config.num_channels)}
         | {"num_blocks": list(teacher.config.num_blocks)},
         "teacher_sha256": digest.hexdigest(),

@@ -10,6 +10,7 @@ import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -17,10 +18,13 @@ from torch import Tensor, nn
 from litehrnet_stage2.apps.qat.data import Batch, Source
 from litehrnet_stage2.reference import golden
 from litehrnet_stage2.reference.freeze import freeze
+from litehrnet_stage2.reference.network import QuantizedNetwork
 from litehrnet_stage2.reference.qat import QATStage2
 
+Student: TypeAlias = QATStage2 | QuantizedNetwork
+
 PEAK_SHARE = 1e-3
-"""The share of a teacher's outputs, the highest by magnitude, that `Figures.peak_y1_db` is taken over."""
+"""The share of a teacher's outputs, the highest by magnitude, that `Figures.peak_sqnr_db` is taken over."""
 
 _PART = 8  # maps run at once
 
@@ -30,17 +34,15 @@ class Figures:
     """How near an integer function comes to the float teacher.
 
     Attributes:
-        loss: what training minimises: noise over signal of both outputs, and the task's loss times its weight.
-        y1_db, y2_db: signal to quantisation noise of each output.
-        peak_y1_db, peak_y2_db: the same where the teacher's output is highest (`PEAK_SHARE`). What a network
+        loss: what training minimises: noise over signal of every output, and the task's loss times its weight.
+        sqnr_db: signal to quantisation noise of each output, by its name.
+        peak_sqnr_db: the same where the teacher's output is highest (`PEAK_SHARE`). What a network
             looks for is often there, and an activation that is clipped is lost there first.
     """
 
     loss: float
-    y1_db: float
-    y2_db: float
-    peak_y1_db: float
-    peak_y2_db: float
+    sqnr_db: Mapping[str, float]
+    peak_sqnr_db: Mapping[str, float]
 
 
 class Objective:
@@ -69,7 +71,7 @@ class HeldOut:
         self._wanted_choosing = run_in_parts(teacher, self._choosing.features.to(device))
         self._wanted = [y.cpu() for y in run_in_parts(teacher, self._judging.features.to(device))]
 
-    def choosing_loss(self, student: QATStage2, state: Mapping[str, Tensor]) -> float:
+    def choosing_loss(self, student: Student, state: Mapping[str, Tensor]) -> float:
         """The loss of `student` with the weights and ranges of `state`, simulated, on the half that chooses."""
         probe = copy.deepcopy(student)
         probe.load_state_dict(state)
@@ -77,24 +79,34 @@ class HeldOut:
         with torch.no_grad():
             return float(self._objective(outputs, self._wanted_choosing, self._choosing.labels)[0])
 
-    def figures(self, student: QATStage2) -> Figures:
+    def figures(self, student: Student) -> Figures:
         """The figures of `student`'s integer function, by the golden evaluator, on the half that chose nothing."""
         function, _ = freeze(copy.deepcopy(student).cpu(), self._judging.features.shape)
-        codes = golden.evaluate(function, function.input_quantization.quantize(self._judging.features.numpy()))
-        outputs = [torch.from_numpy(q.dequantize(codes[name])) for name, q in function.output_quantization.items()]
+        (name,) = function.inputs
+        codes = golden.evaluate(function, function.quantization[name].quantize(self._judging.features.numpy()))
+        named = {
+            label: torch.from_numpy(function.quantization[tensor].dequantize(codes[label]))
+            for label, tensor in function.outputs.items()
+        }
+        outputs = list(named.values())
         with torch.no_grad():
             loss = float(self._objective(outputs, self._wanted, self._judging.labels)[0])
-        (y1, y2), (peak_y1, peak_y2) = (
-            [_sqnr_db(y, want, share) for y, want in zip(outputs, self._wanted, strict=True)]
+        whole, peak = (
+            {label: _sqnr_db(y, want, share) for (label, y), want in zip(named.items(), self._wanted, strict=True)}
             for share in (1.0, PEAK_SHARE)
         )
-        return Figures(loss=loss, y1_db=y1, y2_db=y2, peak_y1_db=peak_y1, peak_y2_db=peak_y2)
+        return Figures(loss=loss, sqnr_db=whole, peak_sqnr_db=peak)
+
+
+def output_tensors(outputs: Sequence[Tensor] | Mapping[str, Tensor]) -> list[Tensor]:
+    """What a network returned, in order: a tuple, or tensors by name."""
+    return list(outputs.values()) if isinstance(outputs, Mapping) else list(outputs)
 
 
 @torch.no_grad()
 def run_in_parts(model: nn.Module, features: Tensor) -> list[Tensor]:
     """Run `model` over whole maps, a few at once; returns each output, batch first."""
-    parts = [model(part) for part in features.split(_PART)]
+    parts = [output_tensors(model(part)) for part in features.split(_PART)]
     return [torch.cat(output) for output in zip(*parts, strict=True)]
 
 

@@ -15,8 +15,8 @@ from litehrnet_stage2.reference.quantizers import ActivationQuantizer, Mode, set
 _SAMPLE = 20_000  # values taken of each tensor and batch; quantiles of 1e-4 need no more
 
 
-def calibrate(student: QATStage2, features: Tensor, *, quantile: float, silu_floor: float) -> None:
-    """Set every range of `student` from float `features` `[n,C,H,W]`, and let it fake-quantise from then on.
+def calibrate(student: QATStage2 | QuantizedNetwork, features: Tensor, *, quantile: float, silu_floor: float) -> None:
+    """Set every range of `student` from float `features` `[n,C,H,W]` or images, and let it fake-quantise from then on.
 
     Args:
         student: changed in place.
@@ -58,7 +58,8 @@ def _before_silu(student: nn.Module) -> list[ActivationQuantizer]:
     return [quantizer for quantizer in found if id(quantizer) not in others]
 
 
-def _calibrate_to_quantile(student: QATStage2, features: Tensor, quantile: float) -> None:
+def _calibrate_to_quantile(student: QATStage2 | QuantizedNetwork, features: Tensor, quantile: float) -> None:
+    fixed = {student.quantizer(name) for name in student.pixels} if isinstance(student, QuantizedNetwork) else set()
     seen: defaultdict[ActivationQuantizer, list[Tensor]] = defaultdict(list)
 
     def sample(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -79,5 +80,7 @@ def _calibrate_to_quantile(student: QATStage2, features: Tensor, quantile: float
     for module, parts in seen.items():
         values = torch.cat(parts).sort().values
         last = len(values) - 1
+        if module in fixed:
+            continue
         module.set_range(float(values[round((1 - quantile) * last)]), float(values[round(quantile * last)]))
     set_mode(student, Mode.FAKE_QUANTIZE)

@@ -8,9 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from litehrnet_stage2.apps.qat.held_out import HeldOut
+from litehrnet_stage2.apps.qat.held_out import HeldOut, Student
 from litehrnet_stage2.apps.qat.run_checkpoint import Checkpoint
-from litehrnet_stage2.reference.qat import QATStage2
 
 
 class RunState:
@@ -23,7 +22,7 @@ class RunState:
         first_loss: of the first batch, to tell a divergence by.
     """
 
-    def __init__(self, student: QATStage2, optimizer: torch.optim.Optimizer) -> None:
+    def __init__(self, student: Student, optimizer: torch.optim.Optimizer) -> None:
         self.student, self._optimizer = student, optimizer
         self.average = {name: value.detach().clone() for name, value in student.state_dict().items()}
         self.best = {name: value.clone() for name, value in self.average.items()}
