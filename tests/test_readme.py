@@ -14,7 +14,7 @@ from litehrnet_stage2.apps.reporting.markdown import markdown
 from litehrnet_stage2.runtime.latency import read_result
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 COMMAND = re.compile(r"^\$ (?:\.venv/bin/)?stage2 (.*?)(?:\s+#.*)?$", re.MULTILINE)
 
 
