@@ -201,13 +201,19 @@ def _resize(graph: _Graph, node: op.Resize) -> None:
 
 
 def _table(graph: _Graph, node: op.Table) -> None:
-    """A sigmoid becomes a table in ONNX Runtime; others stay in float, between a quantise and a dequantise."""
+    """A sigmoid becomes a table in ONNX Runtime; others stay in float, between a quantise and a dequantise.
+
+    Where codes are only quantised anew, a concatenation of one tensor stands between: ONNX Runtime makes a table of it.
+    With nothing between, it would drop the first of the two roundings.
+    """
     x = graph.read(node.input, node.name)
     kind = _in_float(graph.function, node)
-    if kind == "Clip":
+    if kind is None:
+        x = graph.operator("Concat", [x], graph.value(node), axis=1)
+    elif kind == "Clip":
         bounds = [graph.constant(f"{node.name}/{name}", np.float32(at)) for name, at in (("low", 0), ("high", 6))]
         x = graph.operator(kind, [x, *bounds], graph.value(node))
-    elif kind is not None:
+    else:
         x = graph.operator(kind, [x], graph.value(node))
     graph.write(node.name, x)
 
@@ -227,7 +233,7 @@ def _table_operators(function: IntegerFunction, node: op.Table) -> tuple[str, ..
     """What ONNX Runtime makes of it."""
     match _in_float(function, node):
         case None:
-            return ("DequantizeLinear", "QuantizeLinear")
+            return ("QLinearConcat",)
         case "Sigmoid":
             return ("QLinearSigmoid",)
         case "HardSwish":
