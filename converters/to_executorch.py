@@ -15,7 +15,7 @@ from litehrnet_stage2.converters.xnnpack_payload import operators
 from litehrnet_stage2.reference import operators as op
 from litehrnet_stage2.reference.integer_function import IntegerFunction
 from litehrnet_stage2.reference.lowering import Lowerings
-from litehrnet_stage2.reference.qdq_module import FloatQDQModule, concatenations
+from litehrnet_stage2.reference.qdq_module import CLAMPS, FloatQDQModule, concatenations
 
 _KINDS = {
     "XNNConv2d": "convolution",
@@ -43,9 +43,9 @@ def convert(function: IntegerFunction, path: Path, deployment: Deployment) -> Co
 
 
 def _table(function: IntegerFunction, node: op.Table) -> tuple[str, ...]:
-    clamp = "XNNClamp"
-    kinds = {"identity": clamp, "relu": clamp, "relu6": clamp, "sigmoid": "sigmoid", "tanh": "XNNTanh"}
-    return (kinds.get(node.function, "XNNHardswish"),)
+    if node.function in CLAMPS:
+        return ("convolution",)
+    return ({"sigmoid": "sigmoid", "tanh": "XNNTanh", "hardswish": "XNNHardswish"}[node.function],)
 
 
 def _concat(function: IntegerFunction, node: op.Concat) -> tuple[str, ...]:

@@ -236,8 +236,8 @@ def _groups(network: FloatNetwork) -> list[set[str]]:
 def _tied_apart(network: FloatNetwork, pixels: Collection[str]) -> FloatNetwork:
     """Tables where a group's one quantiser would change what is computed.
 
-    Saturation is a ReLU only where the range begins at zero, so in a group with negative members the ReLU becomes a
-    table of its own; and pixels have a scale that cannot move, so a table takes them into the group's.
+    Saturation is a ReLU only where the range begins at zero, so a table takes its result into the range of a group that
+    has negative members; and pixels have a scale that cannot move, so a table takes them there too.
     """
     producers = {op.name: op for op in network.ops}
     for group in _groups(network):
@@ -253,11 +253,8 @@ def _tied_apart(network: FloatNetwork, pixels: Collection[str]) -> FloatNetwork:
 
 
 def _apart(network: FloatNetwork, op: FloatOp) -> FloatNetwork:
-    values = {key: value for key, value in op.values.items() if key != "activation"}
-    table = FloatOp(
-        f"{op.name}.{op.values['activation']}", "table", (op.name,), op.shape, {"function": op.values["activation"]}
-    )
-    return _inserted(network, op.name, replace(op, values=values), table)
+    table = FloatOp(f"{op.name}.requantized", "table", (op.name,), op.shape, {"function": "identity"})
+    return _inserted(network, op.name, table)
 
 
 def _requantized(network: FloatNetwork, name: str) -> FloatNetwork:
@@ -273,11 +270,11 @@ def _requantized(network: FloatNetwork, name: str) -> FloatNetwork:
     return replace(network, ops=(table, *ops))
 
 
-def _inserted(network: FloatNetwork, after: str, changed: FloatOp, table: FloatOp) -> FloatNetwork:
+def _inserted(network: FloatNetwork, after: str, table: FloatOp) -> FloatNetwork:
     ops: list[FloatOp] = []
     for op in network.ops:
         if op.name == after:
-            ops += [changed, table]
+            ops += [op, table]
         else:
             ops.append(replace(op, reads=tuple(table.name if read == after else read for read in op.reads)))
     outputs = {label: table.name if tensor == after else tensor for label, tensor in network.outputs.items()}

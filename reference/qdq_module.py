@@ -44,6 +44,11 @@ class QDQModule(nn.Module):
                 self.register_buffer(_key(node.name, "zero"), torch.zeros(len(node.weight), dtype=torch.int64))
                 bias = node.bias.astype("float32") * function.bias_scale(node)
                 self.register_buffer(_key(node.name, "bias"), torch.from_numpy(bias))
+            elif isinstance(node, op.Table) and node.function in CLAMPS:
+                channels = function.tensors[node.name].shape[1]
+                self.register_buffer(_key(node.name, "weight"), torch.ones(channels, 1, 1, 1, dtype=torch.int8))
+                self.register_buffer(_key(node.name, "scale"), torch.ones(channels))
+                self.register_buffer(_key(node.name, "zero"), torch.zeros(channels, dtype=torch.int64))
 
     def forward(self, *codes: Tensor) -> tuple[Tensor, ...]:
         """Evaluate node by node."""
@@ -111,13 +116,19 @@ def _resize(module: QDQModule, node: op.Resize, read: ReadTensor) -> Tensor:
     return upsample(read(node.input), node.factor)
 
 
+CLAMPS = ("identity", "relu", "relu6")
+"""Tables that are a depthwise 1x1 convolution with ones, and a clamp behind it.
+
+A clamp of its own, XNNPACK puts into the convolution before it, and the first of two roundings is lost.
+"""
+
+
 def _table(module: QDQModule, node: op.Table, read: ReadTensor) -> Tensor:
-    if node.function == "identity":
-        return read(node.input).clamp(-_FAR, _FAR)  # nothing but another quantisation
-    return ACTIVATIONS[node.function](read(node.input))
-
-
-_FAR = 1e30  # past any real value, and finite: XNNPACK drops a clamp that has no ends
+    x = read(node.input)
+    if node.function in CLAMPS:
+        ones, scale, zero = (module.get_buffer(_key(node.name, part)) for part in ("weight", "scale", "zero"))
+        x = F.conv2d(x, _ops.dequantize_per_channel(ones, scale, zero, 0, -127, 127, torch.int8), groups=len(ones))
+    return ACTIVATIONS[node.function](x)
 
 
 def _mul(module: QDQModule, node: op.Mul, read: ReadTensor) -> Tensor:
