@@ -6,7 +6,7 @@ import inspect
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -86,6 +86,10 @@ class QuantizedNetwork(nn.Module):
         module = self.get_submodule(self._borders).get_submodule(name)
         assert isinstance(module, ActivationQuantizer)
         return module
+
+    def share_quantizer(self, name: str, quantizer: ActivationQuantizer) -> None:
+        """Let an input round as another tensor does."""
+        self.get_submodule(self._borders).add_module(name, quantizer)
 
     def forward(self, *inputs: Tensor) -> dict[str, Tensor]:
         """Run every leaf."""
@@ -220,6 +224,7 @@ def _add(root: nn.Module, name: str, module: nn.Module, path: str) -> None:
 # groups of tensors that share one quantiser
 
 _MOVES_CODES = ("concat", "resize", "nearest", "max_pool")
+_HAS_TIES = ("silu", "mul", "table")
 _NONNEGATIVE = ("relu", "relu6", "unit", "sigmoid")
 
 
@@ -237,16 +242,18 @@ def _tied_apart(network: FloatNetwork, pixels: Collection[str]) -> FloatNetwork:
     """Tables where a group's one quantiser would change what is computed.
 
     Saturation is a ReLU only where the range begins at zero, so a table takes its result into the range of a group that
-    has negative members; and pixels have a scale that cannot move, so a table takes them there too.
+    has negative members. A SiLU or product of one scale with what it reads has ties that no scale moves, and pixels have a
+    scale that cannot move: tables take these there too.
     """
     producers = {op.name: op for op in network.ops}
     for group in _groups(network):
         makers = [producers[name] for name in group if name in producers and producers[name].kind not in _MOVES_CODES]
         positive = [op for op in makers if op.values.get("activation", op.values.get("function")) in _NONNEGATIVE]
-        if len(positive) != len(makers):
-            for op in positive:
-                if "activation" in op.values:
-                    network = _apart(network, op)
+        mixed = len(positive) != len(makers) or bool(group & set(network.inputs) - set(pixels))
+        for op in makers:
+            saturates = mixed and op in positive and "activation" in op.values
+            if saturates or (op.kind in _HAS_TIES and group & set(op.reads)):
+                network = _apart(network, op)
         for name in sorted(group & set(pixels)):
             network = _requantized(network, name)
     return network
@@ -284,18 +291,17 @@ def _inserted(network: FloatNetwork, after: str, table: FloatOp) -> FloatNetwork
 def _tie(network: QuantizedNetwork) -> None:
     """Give every leaf that only moves codes the quantiser of what it reads, and join those of a concatenation."""
     owner: dict[str, ActivationQuantizer] = {name: network.quantizer(name) for name in network.input_names}
-    leaves = {step.name: network.get_submodule(step.name) for step in network.run_order}
     for step in network.run_order:
-        leaf = leaves[step.name]
-        assert isinstance(leaf, Leaf)
+        leaf = cast(Leaf, network.get_submodule(step.name))
         if leaf.moves_codes:
             first, *others = (owner[read] for read in step.reads)
-            for other in others:
-                for name, quantizer in owner.items():
-                    if quantizer is other and other is not first:
-                        owner[name] = first
-                        if name in leaves:
-                            leaves[name].tie(first)  # type: ignore[operator]
+            for name, quantizer in owner.items():
+                if any(quantizer is other for other in others) and quantizer is not first:
+                    owner[name] = first
+                    if name in network.input_names:
+                        network.share_quantizer(name, first)
+                    else:
+                        cast(Leaf, network.get_submodule(name)).tie(first)
             leaf.tie(first)
         owner[step.name] = leaf.output
 
