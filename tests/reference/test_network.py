@@ -118,6 +118,22 @@ REWRITTEN: dict[str, tuple[Network, list[str]]] = {
         Network(lambda m, x: {"heat": (y := m.a(x))[:, 0], "offset": y[:, 1:3]}, a=conv()),
         ["QuantConv", "QuantConv"],
     ),
+    "a ReLU joined with an input that has negatives": (
+        Network(lambda m, x: torch.cat([F.relu(m.a(x)), x], 1), a=conv()),
+        ["QuantConv", "QuantTable", "QuantConcat"],
+    ),
+    "a Hardsigmoid joined with negatives": (
+        Network(lambda m, x: torch.cat([F.hardsigmoid(m.a(x)), m.b(x)], 1), a=conv(), b=conv()),
+        ["QuantConv", "QuantTable", "QuantConv", "QuantConcat"],
+    ),
+    "a SiLU joined with what it reads": (
+        Network(lambda m, x: torch.cat([F.silu(x), x], 1)),
+        ["QuantSiLU", "QuantTable", "QuantConcat"],
+    ),
+    "a product joined with its factor": (
+        Network(lambda m, x: torch.cat([y := m.a(x), y * torch.sigmoid(m.b(x))], 1), a=conv(), b=conv()),
+        ["QuantConv", "QuantConv", "QuantTable", "QuantMul", "QuantTable", "QuantConcat"],
+    ),
     "arguments may be given by name": (
         Network(lambda m, x: torch.add(input=F.relu(input=m.a(input=x), inplace=True), other=x), a=conv()),
         ["QuantConv", "QuantAdd"],
