@@ -242,8 +242,8 @@ def _tied_apart(network: FloatNetwork, pixels: Collection[str]) -> FloatNetwork:
     """Tables where a group's one quantiser would change what is computed.
 
     Saturation is a ReLU only where the range begins at zero, so a table takes its result into the range of a group that
-    has negative members. A SiLU or product of one scale with what it reads has ties that no scale moves, and pixels have
-    a scale that cannot move: tables take these there too.
+    has negative members. A SiLU or product of one scale with what it reads has ties that no scale moves, and pixels
+    have a scale that cannot move: tables take these there too.
     """
     producers = {op.name: op for op in network.ops}
     for group in _groups(network):
