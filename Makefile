@@ -7,6 +7,7 @@
 # make mutation   change the arithmetic one operator at a time, see that a test notices: docs/mutation.md
 # make coverage   which lines `make test` runs
 # make campaign   try thousands of hostile files, and write what became of them to docs/security.md
+# make site   build the documents as a site, strictly: site/index.html
 # make lint   ruff and mypy --strict
 
 PYTHON ?= python3
@@ -14,7 +15,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SIDE_BY_SIDE := -n auto --dist worksteal  # each worker takes what the others have not begun
 
-.PHONY: demo check test test-devices coverage mutation wheel-demo campaign qat-report lint format clean
+.PHONY: demo check test test-devices coverage mutation wheel-demo campaign qat-report site lint format clean
 
 demo: $(VENV)/installed
 	$(BIN)/stage2 demo --out bundle
@@ -43,6 +44,9 @@ campaign: $(VENV)/installed
 qat-report: $(VENV)/installed
 	$(BIN)/stage2 qat-report --out benchmarks/qat.json
 
+site: $(VENV)/installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -61,4 +65,4 @@ $(VENV)/installed: pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build bundle
+	rm -rf $(VENV) build bundle site
