@@ -230,8 +230,11 @@ def test_one_who_dawdles_is_cut_off(start: Callable[..., WebServer], part: str, 
 
 def test_hundreds_of_connections_are_bounded_and_leave_the_server_well(start: Callable[..., WebServer]) -> None:
     server = start(Limits(connections=40, connection_s=2.0))
-    silent = [socket.create_connection(("127.0.0.1", server.port), timeout=20) for _ in range(300)]
-    assert settles(server, 40)
+    silent, open_at_once = [], set()
+    for _ in range(300):
+        silent.append(socket.create_connection(("127.0.0.1", server.port), timeout=20))
+        open_at_once.add(server.connections)
+    assert 1 < max(open_at_once) <= 40
     for connection in silent:
         with contextlib.suppress(ConnectionResetError):
             assert connection.recv(1) == b""  # all of them are ended: most at once, the others when their time is up
