@@ -78,6 +78,13 @@ class Serving:
         self._reader.join(timeout=10)
         return self.process.returncode, self.process.stdout.read()
 
+    def close(self) -> None:
+        """End it, whatever it does, and close what it was read by."""
+        self.process.kill()
+        self._reader.join(timeout=10)
+        with self.process:  # closes both streams
+            pass
+
 
 @pytest.fixture(scope="session")
 def pem(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -103,8 +110,7 @@ def serving() -> Iterator[Callable[..., Serving]]:
 
     yield start
     for one in started:
-        one.process.kill()
-        one.process.wait()
+        one.close()
 
 
 @pytest.fixture
@@ -225,4 +231,5 @@ def driven(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Driven]:
         session.close()
     finally:
         driver.kill()
-        driver.wait()
+        with driver:
+            pass
