@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from litehrnet_stage2.reference.errors import InputError
+from litehrnet_stage2.reference.float_network import FloatNetwork, FloatOp, ReadError
 from litehrnet_stage2.reference.leaves import (
     Leaf,
     QuantAdd,
@@ -26,7 +27,7 @@ from litehrnet_stage2.reference.leaves import (
     QuantTable,
 )
 from litehrnet_stage2.reference.quantizers import ActivationQuantizer, Mode, check_calibration, set_mode
-from litehrnet_stage2.reference.reading import FloatNetwork, FloatOp, ReadError, read
+from litehrnet_stage2.reference.reading import read
 from litehrnet_stage2.reference.reading_check import check_same
 from litehrnet_stage2.reference.rewrites import Convolution, rewrite
 

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from litehrnet_stage2.reference.reading import ReadError
+from litehrnet_stage2.reference.float_network import ReadError
+from litehrnet_stage2.reference.tracing import evaluating
 
 LEAST_DB = 60.0
 """Signal to noise that float32 leaves between two orders of the same sums, and that another network does not reach."""
@@ -22,14 +23,8 @@ def check_same(module: nn.Module, read: Callable[..., Mapping[str, Tensor]], exa
         ReadError: an output is another.
     """
     one = [x[:1] for x in examples.values()]
-    training = [part for part in module.modules() if part.training]
-    module.eval()
-    try:
-        with torch.no_grad():
-            due, found = _tensors(module(*one)), read(*one)
-    finally:
-        for part in training:
-            part.training = True
+    with evaluating(module), torch.no_grad():
+        due, found = _tensors(module(*one)), read(*one)
     for (name, y), wanted in zip(found.items(), due, strict=True):
         noise = float((y.reshape(wanted.shape) - wanted).double().square().sum())
         power = float(wanted.double().square().sum())

@@ -13,11 +13,11 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from litehrnet_stage2.reference.float_network import FloatNetwork, FloatOp, ReadError
 from litehrnet_stage2.reference.functional import Padding
 from litehrnet_stage2.reference.leaves import folded, padding_of
 from litehrnet_stage2.reference.operators.mean import MOST_CELLS
 from litehrnet_stage2.reference.operators.resize import TIE_BREAKING_BITS
-from litehrnet_stage2.reference.reading import FloatNetwork, FloatOp, ReadError
 
 
 @dataclass(frozen=True)

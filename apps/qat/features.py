@@ -16,6 +16,7 @@ from litehrnet_stage2.apps.features_file import map_features
 from litehrnet_stage2.reference.errors import InputError
 from litehrnet_stage2.reference.quantizers import ActivationQuantizer, Mode, set_mode
 from litehrnet_stage2.reference.stage2 import Stage2
+from litehrnet_stage2.reference.tracing import evaluating
 
 _CHUNK = 64  # maps read at once
 _SHARD = "features"
@@ -133,15 +134,12 @@ def capture_features(module: nn.Module, loader: Iterable[Any], out: Path, *, map
 @contextmanager
 def _at_rest(module: nn.Module) -> Iterator[None]:
     """Everything in `module` in eval mode and no quantiser recording; all as it was afterwards."""
-    training = {part: part.training for part in module.modules()}
     modes = {part: part.mode for part in module.modules() if isinstance(part, ActivationQuantizer)}
-    module.eval()
     set_mode(module, Mode.FLOAT)
     try:
-        yield
+        with evaluating(module):
+            yield
     finally:
-        for part, mode in training.items():
-            part.training = mode
         for quantizer, before in modes.items():
             quantizer.mode = before
 

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from litehrnet_stage2.reference import golden
 from litehrnet_stage2.reference.errors import InputError
+from litehrnet_stage2.reference.float_network import ReadError
 from litehrnet_stage2.reference.freeze import FreezeError, freeze
 from litehrnet_stage2.reference.network import QuantizedNetwork, quantize
 from litehrnet_stage2.reference.operators import Add, Conv, Table
 from litehrnet_stage2.reference.qat import QATStage2
 from litehrnet_stage2.reference.quantization import PIXELS
-from litehrnet_stage2.reference.reading import ReadError
 from litehrnet_stage2.reference.settle import settle
 from litehrnet_stage2.reference.stage2 import Stage2
 
