@@ -121,7 +121,8 @@ def convert(
         --input images=1x3x256x512:pixels --calibration images.npy --out bundle
     """
     with console.working(verbose=verbose) as progress:
-        chosen = [name.strip() for name in targets.split(",") if name.strip()]
+        named = [name.strip() for name in targets.split(",") if name.strip()]
+        chosen = None if named == list(DEFAULT_TARGETS) else named
         if network is not None:
             manifest = _convert_named(
                 network,
@@ -130,7 +131,7 @@ def convert(
                 inputs or [],
                 outputs,
                 calibration,
-                None if chosen == list(DEFAULT_TARGETS) else chosen,
+                chosen,
                 coreml_target,
                 progress,
             )
@@ -197,13 +198,15 @@ def convert_to_bundle(
     *,
     checkpoint: Path | None = None,
     calibration: str | Path | None = None,
-    targets: Sequence[str] = DEFAULT_TARGETS,
+    targets: Sequence[str] | None = None,
     size: tuple[int, int] | None = None,
     silu_floor: float | None = None,
     coreml_target: str = "iOS17",
     progress: Progress = silent,
 ) -> Manifest:
     """Load, calibrate if need be, freeze, and write the bundle; the arguments are the options of `stage2 convert`.
+
+    Without `targets` the default ones are made, less those that have no exact form of this network.
 
     Raises:
         Stage2Error: what was given cannot be converted, or not be put at `out`; the message says what to do.
@@ -223,6 +226,8 @@ def convert_to_bundle(
     from litehrnet_stage2.reference.qat import QATStage2
     from litehrnet_stage2.reference.quantizers import Mode, set_mode
 
+    optional = DEFAULT_TARGETS if targets is None else ()
+    targets = DEFAULT_TARGETS if targets is None else targets
     check_targets(targets)
     check_replaceable(out)
     path = example.checkpoint() if checkpoint is None else checkpoint
@@ -263,6 +268,7 @@ def convert_to_bundle(
         out,
         float_network=float_network,
         targets=targets,
+        optional=optional,
         coreml_target=coreml_target,
         details=details,
         progress=progress,

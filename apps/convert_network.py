@@ -31,6 +31,7 @@ def convert_network(
     output_names: tuple[str, ...] | None = None,
     targets: Sequence[str] | None = None,
     coreml_target: str = "iOS17",
+    teacher: QuantizedNetwork | None = None,
     progress: Progress = silent,
 ) -> Manifest:
     """Convert a float network, or one that `quantize` made and that was calibrated or trained.
@@ -46,6 +47,8 @@ def convert_network(
         targets: artifacts to make, of the table of artifacts; by default the default ones, without those that have
             no exact form of some operator.
         coreml_target: oldest system of the Neural Engine's form.
+        teacher: what `quantize` made of the float network, not calibrated, where the weights of `network` were tuned
+            since: the signal to noise ratio in the manifest is taken against it.
         progress: is told each step.
 
     Raises:
@@ -95,7 +98,7 @@ def convert_network(
             proof,
             tuple(x[:GOLDEN_IMAGES] for x in inputs),
             out,
-            float_network=lambda *x: _outputs(quantized, x),
+            float_network=lambda *x: _outputs(teacher or quantized, x),
             targets=targets,
             optional=optional,
             coreml_target=coreml_target,

@@ -39,12 +39,14 @@ def demo(
         whole = out.with_name(f"{out.name}-landmarks")
         convert_landmarks(whole, targets=list(DEFAULT_TARGETS), progress=progress)
         whole_results = check_bundle.check_bundle(whole, runtimes=None, inputs=None, threads=1, progress=progress)
+        whole_found = quality.quality(whole)
         picture = out.with_name(f"{out.name}-landmarks.png")
         error_px = draw_found(whole, picture)
     check_bundle.show(results)
     quality.show(found)
     console.out.print(f"Bundle: {out}", markup=False, highlight=False, soft_wrap=True)
     check_bundle.show(whole_results)
+    quality.show(whole_found)
     console.out.print(f"Bundle: {whole}", markup=False, highlight=False, soft_wrap=True)
     console.out.print(
         f"The marker, found by the int8 network {error_px:.2f} px from where it is: {picture}",

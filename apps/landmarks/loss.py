@@ -57,6 +57,17 @@ def task_loss(prediction: Prediction, shapes: Tensor) -> Tensor:
     return focal + _OFFSET_WEIGHT * offset_loss + _KIND_WEIGHT * kind
 
 
+def answer_loss(prediction: Prediction, wanted: Prediction) -> Tensor:
+    """How far the offsets are from those of `wanted` where the centre is read: squared, in cells, a mean over images.
+
+    Each cell counts as much as `wanted` takes it for the centre.
+    """
+    heat = wanted.heat.float()
+    share = torch.softmax(heat.flatten(1), dim=1).view_as(heat)
+    distance = (prediction.offset - wanted.offset).float().square().sum(1)
+    return (distance * share).sum() / len(heat)
+
+
 def _from_cells(points: Tensor, height: int, width: int, stride_px: int) -> tuple[Tensor, Tensor]:
     """From each cell's middle to each point, in cells: two `[B,S,height,width]`."""
     columns = torch.arange(width, device=points.device) + 0.5

@@ -12,17 +12,19 @@ import argparse
 import dataclasses
 import json
 import platform
+import shutil
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from safetensors.torch import load_file
+from torch import nn
 
 from litehrnet_stage2.apps.landmarks.metrics import TaskMetrics
 from litehrnet_stage2.apps.landmarks.pool import scene_cache
 from litehrnet_stage2.apps.landmarks.train import TrainSettings, train
-from litehrnet_stage2.apps.landmarks.weight_files import load_stem_and_heads, save_network
-from litehrnet_stage2.apps.qat.data import LandmarkSource
+from litehrnet_stage2.apps.landmarks.weight_files import WHOLE, load_stem_and_heads, quantized_network, save_network
+from litehrnet_stage2.apps.qat.data import LandmarkSource, WholeNetwork
 from litehrnet_stage2.apps.qat.fine_tune import QatSummary, fine_tune
 from litehrnet_stage2.apps.qat.qat_config import QatConfig
 from litehrnet_stage2.apps.qat.ranks import join_ranks
@@ -30,12 +32,14 @@ from litehrnet_stage2.reference.checkpoint import load_checkpoint, save_checkpoi
 from litehrnet_stage2.reference.qat import QATStage2
 
 COMMAND = "python -m litehrnet_stage2.apps.landmarks.ship --work runs/landmarks --out reference/weights"
+WHOLE_RECIPE = QatConfig(task="landmarks", steps=1200, task_weight=0.1, answer_weight=10.0)
+"""What the whole network is tuned with: see docs/qat.md."""
 FACTS = "training.json"
-"""Beside the weights: what both runs said of themselves, `{"float": ..., "int8": ...}`; the card is made from it."""
+"""Beside the weights: what the runs said of themselves, `{"float": ..., "int8": ..., "whole": ...}`, for the card."""
 
 
-def ship(settings: TrainSettings, config: QatConfig, *, work: Path, out: Path) -> None:
-    """Train where `out` has no float weights, tune, and write weights, facts and card into `out`."""
+def ship(settings: TrainSettings, config: QatConfig, whole: QatConfig, *, work: Path, out: Path) -> None:
+    """Train where `out` has no float weights, tune Stage2 and the whole network, and write weights, facts and card."""
     facts_path = out / FACTS
     if facts_path.exists():
         floating = json.loads(facts_path.read_text())["float"]
@@ -54,12 +58,19 @@ def ship(settings: TrainSettings, config: QatConfig, *, work: Path, out: Path) -
     assert isinstance(int8, QATStage2)
     int8.examples = None  # the photographs that ship are examples enough
     save_checkpoint(int8, out / "int8.safetensors", sqnr_db=(tuned.tuned.sqnr_db["y1"], tuned.tuned.sqnr_db["y2"]))
-    facts = {"float": floating, "int8": dataclasses.asdict(tuned)}
+
+    source = LandmarkSource.rendered(nn.Identity(), WholeNetwork(), whole, cache=None, say=console.print)
+    student = quantized_network(out)
+    all_tuned = fine_tune(student, source, whole, out=work / "whole", resume=False, ranks=join_ranks(), console=console)
+    assert all_tuned is not None
+    for suffix in (".safetensors", ".json"):
+        shutil.copyfile((work / "whole" / "qat").with_suffix(suffix), (out / WHOLE).with_suffix(suffix))
+    facts = {"float": floating, "int8": dataclasses.asdict(tuned), "whole": dataclasses.asdict(all_tuned)}
     facts_path.write_text(json.dumps(facts, indent=2) + "\n")
-    (out / "README.md").write_text(card(floating, tuned))
+    (out / "README.md").write_text(card(floating, tuned, all_tuned))
 
 
-def card(floating: dict[str, Any], tuned: QatSummary) -> str:
+def card(floating: dict[str, Any], tuned: QatSummary, whole: QatSummary) -> str:
     """The card of the weights, from the summaries of both runs."""
     metrics = TaskMetrics(**floating["metrics"])
     settings = floating["settings"]
@@ -74,6 +85,7 @@ def card(floating: dict[str, Any], tuned: QatSummary) -> str:
         "| `float.safetensors` | float Stage2 |",
         "| `int8.safetensors` | quantisation-aware Stage2, tuned: freeze it for the integer function |",
         "| `landmarks.safetensors` | the stem before Stage2 and the heads after it, float |",
+        f"| `{WHOLE}` | all three as one quantisation-aware network, tuned |",
         "",
         f"Made by `{COMMAND}` on {platform.machine()}, torch {floating['torch']}.",
         "",
@@ -82,6 +94,9 @@ def card(floating: dict[str, Any], tuned: QatSummary) -> str:
         + (f" {floating['note']}" if "note" in floating else ""),
         f"- int8: `{tuned.config.task}`, seed {tuned.config.seed}, {tuned.steps} steps of {tuned.config.batch} crops, "
         f"ranges {tuned.config.ranges}, {tuned.threads} thread(s); kept are the weights after {tuned.best_step} steps.",
+        f"- int8, whole network: {whole.steps} steps of {whole.config.batch} crops, `task_weight` "
+        f"{whole.config.task_weight:g}, `answer_weight` {whole.config.answer_weight:g}, {whole.threads} thread(s); "
+        f"kept are the weights after {whole.best_step} steps.",
         "- Photographs: those in the scikit-image and scikit-learn wheels; every third name is held out.",
         "",
         f"On {metrics.scenes} scenes from held-out photographs, float:",
@@ -113,6 +128,7 @@ def main() -> None:
     ship(
         dataclasses.replace(TrainSettings(), threads=arguments.threads),
         QatConfig(task="landmarks", threads=arguments.threads),
+        dataclasses.replace(WHOLE_RECIPE, threads=arguments.threads),
         work=arguments.work,
         out=arguments.out,
     )

@@ -25,6 +25,7 @@ from litehrnet_stage2.apps.landmarks.landmark_net import Heads, Prediction, Stem
 from litehrnet_stage2.apps.landmarks.metrics import task_metrics
 from litehrnet_stage2.apps.landmarks.pool import TEST_SEED, TRAIN_SEED, Pool, batches, rendered
 from litehrnet_stage2.apps.landmarks.weight_files import load_stem_and_heads
+from litehrnet_stage2.apps.landmarks.whole_report import OUTPUTS, compare_whole
 from litehrnet_stage2.apps.qat.qat_config import QatConfig
 from litehrnet_stage2.apps.qat.ranges import calibrate
 from litehrnet_stage2.reference.checkpoint import load_checkpoint
@@ -56,9 +57,10 @@ _BATCH = 10
 
 @dataclass(frozen=True)
 class TaskReport:
-    """The rows in order, and what they were made with."""
+    """The rows of Stage2 alone and of the whole network, in order, and what they were made with."""
 
     rows: tuple[Row, ...]
+    whole_rows: tuple[Row, ...]
     scenes: int
     sqnr_scenes: int
     calibration_scenes: int
@@ -98,7 +100,10 @@ def compare(
             runtimes=runtimes,
             sqnr_inputs=SQNR_SCENES,
         )
-    return TaskReport(rows, scenes, min(scenes, SQNR_SCENES), CALIBRATION_SCENES, torch.__version__)
+    say("the whole network, from pixels to answer")
+    targets = {name: RUNTIME_TARGETS[name] for name in runtimes}
+    whole_rows = compare_whole(folder, held_out, calibration, targets=targets, sqnr_scenes=SQNR_SCENES)
+    return TaskReport(rows, whole_rows, scenes, min(scenes, SQNR_SCENES), CALIBRATION_SCENES, torch.__version__)
 
 
 class StemBatches:
@@ -129,12 +134,19 @@ def through_heads(heads: Heads) -> evaluation.Metric:
 
 
 def to_markdown(report: TaskReport) -> str:
-    """A table for the README."""
-    rows = [
-        dataclasses.replace(row, figures={heading: row.figures[name] for name, (heading, _) in _SHOWN.items()})
-        for row in report.rows
-    ]
-    return evaluation.to_markdown(rows, dict(_SHOWN.values()), ("Y1", "Y2"))
+    """Two tables: Stage2 alone is int8, and the whole network is."""
+
+    def table(rows: Sequence[Row], outputs: Sequence[str]) -> str:
+        shown = [
+            dataclasses.replace(row, figures={heading: row.figures[name] for name, (heading, _) in _SHOWN.items()})
+            for row in rows
+        ]
+        return evaluation.to_markdown(shown, dict(_SHOWN.values()), outputs)
+
+    return (
+        f"Stage2 in int8, what is around it in float:\n\n{table(report.rows, ('Y1', 'Y2'))}\n"
+        f"The whole network in int8, from pixels to answer:\n\n{table(report.whole_rows, OUTPUTS)}"
+    )
 
 
 def write_report(report: TaskReport, path: Path) -> None:

@@ -4,19 +4,27 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save_file
 from torch import Tensor
 
 from litehrnet_stage2 import reference
 from litehrnet_stage2.apps.landmarks.landmark_net import Heads, LandmarkNet, Stem
+from litehrnet_stage2.apps.landmarks.scene import HEIGHT, WIDTH
 from litehrnet_stage2.reference.checkpoint import load_checkpoint, save_checkpoint
 from litehrnet_stage2.reference.errors import InputError
 from litehrnet_stage2.reference.files import read_regular
+from litehrnet_stage2.reference.network import QuantizedNetwork, quantize
+from litehrnet_stage2.reference.network_checkpoint import load_network_checkpoint
 from litehrnet_stage2.reference.stage2 import Stage2
 
 SHIPPED = Path(reference.__path__[0]) / "weights"
-"""Holds `float.safetensors`, `int8.safetensors` (Stage2) and `landmarks.safetensors` (stem and heads)."""
+"""Holds `float.safetensors`, `int8.safetensors` (Stage2), `landmarks.safetensors` (stem and heads), and `WHOLE`."""
+
+NAME = "landmarks"
+WHOLE = "landmarks-int8.safetensors"
+"""The whole network, tuned, as `save_network_checkpoint` writes it."""
 
 MOST_BYTES = 2**26  # of the stem and heads, which take 2**17
 
@@ -56,3 +64,14 @@ def load_network(folder: Path, stage2: str = "float.safetensors") -> LandmarkNet
     network = LandmarkNet(load_checkpoint(folder / stage2))
     network.stem, network.heads = load_stem_and_heads(folder / "landmarks.safetensors")
     return network.eval()
+
+
+def quantized_network(folder: Path) -> QuantizedNetwork:
+    """The float network of a folder, from pixels `[1,3,256,512]` to the answer, as `quantize` makes it."""
+    example = torch.zeros(1, 3, HEIGHT, WIDTH, dtype=torch.uint8)
+    return quantize(load_network(folder), example, name=NAME)
+
+
+def load_whole(folder: Path) -> QuantizedNetwork:
+    """The same with the weights and ranges that were tuned; it rounds."""
+    return load_network_checkpoint(quantized_network(folder), folder / WHOLE)

@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from litehrnet_stage2.reference.contract.manifest import Manifest
     from litehrnet_stage2.runtime.session import Session
 
-NAME = "landmarks"
-CALIBRATION_SCENES = 16
-
 
 def scenes(count: int, *, split: photographs.Split, seed: int) -> list[Scene]:
     """Scenes rendered from the photographs of a split."""
@@ -33,13 +30,14 @@ def scenes(count: int, *, split: photographs.Split, seed: int) -> list[Scene]:
 
 
 def convert_landmarks(out: Path, *, targets: Sequence[str] = DEFAULT_TARGETS, progress: Progress = silent) -> Manifest:
-    """Convert the shipped network: `image`, pixels uint8 `[1,3,256,512]`, to `heat`, `offset` and `real`."""
-    from litehrnet_stage2.apps.convert_network import convert_network
-    from litehrnet_stage2.apps.landmarks.weight_files import SHIPPED, load_network
+    """Convert the shipped, tuned network: `image`, pixels uint8 `[1,3,256,512]`, to `heat`, `offset` and `real`."""
+    from litehrnet_stage2.apps.convert_network import GOLDEN_IMAGES, convert_network
+    from litehrnet_stage2.apps.landmarks.weight_files import SHIPPED, load_whole, quantized_network
 
-    progress("rendering scenes to calibrate on")
-    images = np.stack([scene.image for scene in scenes(CALIBRATION_SCENES, split="train", seed=0)])
-    return convert_network(load_network(SHIPPED), out, images, name=NAME, targets=targets, progress=progress)
+    progress("rendering scenes for golden inputs")
+    images = np.stack([scene.image for scene in scenes(GOLDEN_IMAGES, split="train", seed=0)])
+    teacher = quantized_network(SHIPPED)
+    return convert_network(load_whole(SHIPPED), out, images, teacher=teacher, targets=targets, progress=progress)
 
 
 def find(session: Session, images: npt.NDArray[np.uint8]) -> Floats:

@@ -160,16 +160,13 @@ def _source(knobs: QatConfig, teacher: Stage2, features: str, network: Path | No
 
 def _whole(knobs: QatConfig, cache: Path | None) -> tuple[QuantizedNetwork, Source]:
     """The landmark network from pixels to answer, and scenes for it."""
-    import torch
     from torch import nn
 
-    from litehrnet_stage2.apps.landmarks.weight_files import SHIPPED, load_network
+    from litehrnet_stage2.apps.landmarks.weight_files import SHIPPED, quantized_network
     from litehrnet_stage2.apps.qat.data import LandmarkSource, WholeNetwork
-    from litehrnet_stage2.reference.network import quantize
 
     source = LandmarkSource.rendered(nn.Identity(), WholeNetwork(), knobs, cache=cache, say=console.err.print)
-    example = torch.zeros(1, *source.calibration().shape[1:], dtype=torch.uint8)
-    return quantize(load_network(SHIPPED), example, name="landmarks"), source
+    return quantized_network(SHIPPED), source
 
 
 def _tell(summary: QatSummary, out: Path) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from litehrnet_stage2.apps.landmarks.decoding import STRIDE_PX
 from litehrnet_stage2.apps.landmarks.landmark_net import Prediction
-from litehrnet_stage2.apps.landmarks.loss import task_loss
+from litehrnet_stage2.apps.landmarks.loss import answer_loss, task_loss
 from litehrnet_stage2.apps.landmarks.pool import CHOOSING_SEED, TRAIN_SEED, Pool, crops, rendered, scene_cache
 from litehrnet_stage2.apps.qat.features import FeatureShards
 from litehrnet_stage2.apps.qat.qat_config import QatConfig
@@ -51,6 +51,9 @@ class Source(Protocol):
 
     def task_loss(self, outputs: Sequence[Tensor], labels: Tensor) -> Tensor:
         """The task's own scalar loss, from the student's outputs."""
+
+    def answer_loss(self, outputs: Sequence[Tensor], wanted: Sequence[Tensor]) -> Tensor:
+        """How far the answer that is read from the student's outputs is from the teacher's, a scalar."""
 
 
 class ShardSource:
@@ -112,6 +115,10 @@ class ShardSource:
         """Shards carry no labels, so this is never asked."""
         raise NotImplementedError("feature shards have no task")
 
+    def answer_loss(self, outputs: Sequence[Tensor], wanted: Sequence[Tensor]) -> Tensor:
+        """What is read from the outputs is not known either."""
+        raise InputError("`answer_weight` goes with task 'landmarks': what is read from recorded features is not known")
+
 
 class LandmarkSource:
     """Scenes of the landmark task through its frozen float stem; the task's loss through its frozen heads."""
@@ -161,6 +168,11 @@ class LandmarkSource:
         """Heat, offset and kind, as in the float training."""
         device = outputs[0].device
         return task_loss(self._heads.to(device)(*outputs), labels.to(device))
+
+    def answer_loss(self, outputs: Sequence[Tensor], wanted: Sequence[Tensor]) -> Tensor:
+        """The offsets, where the teacher sees the centre."""
+        heads = self._heads.to(outputs[0].device)
+        return answer_loss(heads(*outputs), heads(*wanted))
 
     @torch.no_grad()
     def _features(self, images: npt.NDArray[np.uint8]) -> Tensor:

@@ -136,7 +136,7 @@ def fine_tune(
     if ranks.first and (warning := unusual_inputs(statistics)):
         console.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
     powers = [float(y.square().mean()) for y in run_in_parts(teacher, calibration)]
-    objective = Objective(source, powers, config.task_weight)
+    objective = Objective(source, powers, config)
     held_out = HeldOut(source, teacher, objective, ranks.device)
     post_training = held_out.figures(student.calibrate(calibration)) if ranks.first else None
     calibrate(student, calibration, quantile=config.calibration_quantile, silu_floor=config.silu_floor)

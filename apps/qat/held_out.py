@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from litehrnet_stage2.apps.qat.data import Batch, Source
+from litehrnet_stage2.apps.qat.qat_config import QatConfig
 from litehrnet_stage2.reference import golden
 from litehrnet_stage2.reference.freeze import freeze
 from litehrnet_stage2.reference.network import QuantizedNetwork
@@ -48,16 +49,18 @@ class Figures:
 class Objective:
     """The loss of a student's outputs: noise over signal of each, and the task's own where there are labels."""
 
-    def __init__(self, source: Source, powers: Sequence[float], task_weight: float) -> None:
-        self._source, self._task_weight = source, task_weight
+    def __init__(self, source: Source, powers: Sequence[float], config: QatConfig) -> None:
+        self._source, self._config = source, config
         self._powers = [power or 1.0 for power in powers]  # an output that is constantly zero has no power
 
     def __call__(self, outputs: Sequence[Tensor], wanted: Sequence[Tensor], labels: Tensor | None) -> list[Tensor]:
         """Return scalars: the loss, then the noise over signal of each output."""
         noise = [(y - t).square().mean() / power for y, t, power in zip(outputs, wanted, self._powers, strict=True)]
         loss = torch.stack(noise).sum()
-        if self._task_weight and labels is not None:
-            loss = loss + self._task_weight * self._source.task_loss(outputs, labels)
+        if self._config.task_weight and labels is not None:
+            loss = loss + self._config.task_weight * self._source.task_loss(outputs, labels)
+        if self._config.answer_weight:
+            loss = loss + self._config.answer_weight * self._source.answer_loss(outputs, wanted)
         return [loss, *noise]
 
 

@@ -46,6 +46,7 @@ class QatConfig:
     clip_norm: float = 1.0
     ema_decay: float = 0.99
     task_weight: float = 0.0
+    answer_weight: float = 0.0
     diverged_at: float = 100.0
     choose_every: int = 100
     checkpoint_every: int = 100
@@ -89,7 +90,7 @@ _BOUNDS: tuple[tuple[float, float, str], ...] = (
     (0, 10**9, "seed crop_cells threads"),
     (0.9, 1, "calibration_quantile"),
     (0, 1, "freeze_ranges_after step_size_rate learning_rate warmup weight_decay ema_decay"),
-    (0, 1e3, "quarter_rate_factor eighth_rate_factor task_weight"),
+    (0, 1e3, "quarter_rate_factor eighth_rate_factor task_weight answer_weight"),
     (1e-6, 1e6, "clip_norm"),
     (-1e6, -1, "silu_floor"),
     (1, 1e12, "diverged_at"),

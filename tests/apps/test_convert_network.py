@@ -18,6 +18,7 @@ from litehrnet_stage2.reference.errors import InputError
 from litehrnet_stage2.reference.network import quantize
 from litehrnet_stage2.reference.network_checkpoint import save_network_checkpoint
 from litehrnet_stage2.runtime import Bundle
+from litehrnet_stage2.runtime.fidelity import golden_sqnr_db
 
 Stage2Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -189,3 +190,21 @@ def test_a_tuned_checkpoint_is_converted_with_its_own_weights_and_ranges(
     assert converted.returncode == 0, converted.stderr
     direct = convert_network(tuned, folder / "direct", np.load("images.npy"), targets=["onnx"])
     assert Bundle.open(folder / "bundle").manifest.golden_sha256 == direct.golden_sha256
+
+
+def test_fidelity_of_tuned_weights_is_taken_against_the_float_network_that_they_came_from(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(folder))
+    images = torch.from_numpy(np.load("images.npy"))
+    teacher, network = (quantize(load_network("own_model:make", None), images[:1]) for _ in range(2))
+    with torch.no_grad():
+        for parameter in network.get_submodule("head").parameters():
+            parameter.mul_(1.5)
+    network.calibrate(images)
+    worst = []
+    for name, given in (("itself", None), ("teacher", teacher)):
+        convert_network(network, folder / name, np.load("images.npy"), targets=["onnx"], teacher=given)
+        bundle = Bundle.open(folder / name)
+        worst.append(min(golden_sqnr_db(bundle.golden(), bundle.manifest.outputs).values()))
+    assert worst[1] < 15 < worst[0]

@@ -16,7 +16,7 @@ from litehrnet_stage2.apps.landmarks import photographs, scene
 from litehrnet_stage2.apps.landmarks.decoding import locate, named_marker
 from litehrnet_stage2.apps.landmarks.drawing import FOUND, draw_answer
 from litehrnet_stage2.apps.landmarks.landmark_net import LandmarkNet, Prediction
-from litehrnet_stage2.apps.landmarks.loss import task_loss
+from litehrnet_stage2.apps.landmarks.loss import answer_loss, task_loss
 from litehrnet_stage2.apps.landmarks.metrics import task_metrics
 from litehrnet_stage2.apps.landmarks.pool import Pool, crops, rendered
 from litehrnet_stage2.apps.landmarks.train import TrainSettings, learning_rate_factor, train
@@ -187,6 +187,19 @@ def test_the_loss_prefers_the_right_centre_and_the_right_kind() -> None:
     called_decoy[0, 3:7, 10:15] = -9.0
     named = Prediction(right.heat, right.offset, called_decoy)
     assert task_loss(named, shapes) < task_loss(right, shapes) < task_loss(aside, shapes)
+
+
+def test_the_answers_loss_counts_the_offset_where_the_teacher_sees_the_centre_alone() -> None:
+    wanted = _ideal(50.3, 21.7)
+    here, elsewhere = wanted.offset.clone(), wanted.offset.clone()
+    row, column = divmod(int(wanted.heat[0].argmax()), wanted.heat.shape[2])
+    here[0, 0, row, column] += 0.5
+    elsewhere[0, 0, 0, 0] += 0.5
+    share = float(torch.softmax(wanted.heat.flatten(), 0).max())
+    at_the_centre = answer_loss(Prediction(wanted.heat, here, wanted.real), wanted)
+    assert float(at_the_centre) == pytest.approx(0.25 * share, rel=1e-5)
+    assert answer_loss(Prediction(wanted.heat, elsewhere, wanted.real), wanted) < at_the_centre / 10
+    assert answer_loss(wanted, wanted) == 0
 
 
 def test_metrics_count_a_perfect_predictor_as_perfect_and_a_blind_one_as_lost() -> None:

@@ -64,7 +64,15 @@ def test_the_report_compares_float_with_int8_and_the_runtimes_repeat_the_golden_
     assert tuned is not None
     assert sum(tuned) > sum(plain)
 
+    whole = {row.name: row for row in report.whole_rows}
+    assert whole["QAT bundle, onnxruntime"].figures == whole["int8, QAT"].figures
+    assert whole["QAT bundle, onnxruntime"].sqnr_db == whole["int8, QAT"].sqnr_db
+    plain, tuned = whole["int8, post-training"].sqnr_db, whole["int8, QAT"].sqnr_db
+    assert plain is not None
+    assert tuned is not None
+    assert all(after > before for before, after in zip(plain, tuned, strict=True))
+
     write_report(report, tmp_path / "qat.json")
-    table = (tmp_path / "qat.md").read_text().splitlines()
-    assert len(table) == 2 + len(rows)
+    table = [line for line in (tmp_path / "qat.md").read_text().splitlines() if line.startswith("|")]
+    assert len(table) == 2 + len(rows) + 2 + len(whole)
     assert len(json.loads((tmp_path / "qat.json").read_text())["rows"]) == len(rows)

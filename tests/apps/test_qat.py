@@ -102,7 +102,7 @@ def _held_out(data: Path) -> HeldOut:
     source = ShardSource(FeatureShards([data / "a.npy", data / "b.npy"], channels=32), config)
     teacher = load_checkpoint(data / "teacher.safetensors")
     powers = [float(y.square().mean()) for y in run_in_parts(teacher, source.calibration())]
-    return HeldOut(source, teacher, Objective(source, powers, config.task_weight), ALONE.device)
+    return HeldOut(source, teacher, Objective(source, powers, config), ALONE.device)
 
 
 def test_fixed_ranges_stay_where_calibration_put_them(data: Path, tmp_path: Path) -> None:
@@ -384,6 +384,9 @@ class _Images:
     def task_loss(self, outputs: Sequence[torch.Tensor], labels: torch.Tensor) -> torch.Tensor:
         raise NotImplementedError
 
+    def answer_loss(self, outputs: Sequence[torch.Tensor], wanted: Sequence[torch.Tensor]) -> torch.Tensor:
+        raise NotImplementedError
+
 
 @pytest.mark.parametrize("ranges", ["fixed", "learned"])
 def test_a_whole_network_is_tuned_on_its_outputs_by_name_and_its_checkpoint_holds_what_was_judged(
@@ -401,5 +404,5 @@ def test_a_whole_network_is_tuned_on_its_outputs_by_name_and_its_checkpoint_hold
     tuned = load_network_checkpoint(fresh, tmp_path / "qat.safetensors")
     assert float(tuned.quantizer("image").scale) == pytest.approx(1 / 255)  # pixels never move
     powers = [float(y.square().mean()) for y in run_in_parts(network, _Images().calibration())]
-    held_out = HeldOut(_Images(), network, Objective(_Images(), powers, 0.0), ALONE.device)
+    held_out = HeldOut(_Images(), network, Objective(_Images(), powers, QatConfig()), ALONE.device)
     assert held_out.figures(tuned) == summary.tuned

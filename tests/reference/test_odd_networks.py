@@ -10,8 +10,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from litehrnet_stage2.apps.convert import convert_to_bundle
 from litehrnet_stage2.converters.write_bundle import write_bundle
+from litehrnet_stage2.reference.checkpoint import save_checkpoint
 from litehrnet_stage2.reference.config import Stage2Config
+from litehrnet_stage2.reference.contract.artifacts import DEFAULT_TARGETS
 from litehrnet_stage2.reference.errors import InputError
 from litehrnet_stage2.reference.freeze import freeze
 from litehrnet_stage2.reference.golden import evaluate
@@ -100,6 +103,43 @@ def dead_bundle(trained: Callable[[Stage2Config], Stage2], tmp_path_factory: pyt
     frozen = freeze(QATStage2.from_float(model).calibrate(features()))
     write_bundle(*frozen, features().numpy()[:1], folder, float_network=lambda x: _arrays(model, x))
     return folder
+
+
+BORDERS = {
+    "one input channel": (Stage2Config(in_channels=1, num_channels=(4, 8), num_blocks=(1, 1)), (16, 24)),
+    "a map of 2x2": (CONFIG, (2, 2)),
+    "one channel everywhere on a map of 2x2": (Stage2Config(in_channels=1, num_channels=(1, 1)), (2, 2)),
+}
+
+
+@pytest.mark.parametrize("border", BORDERS)
+def test_a_border_whose_layout_is_ambiguous_gives_the_golden_codes_all_the_same(
+    border: str, trained: Callable[[Stage2Config], Stage2], tmp_path: Path
+) -> None:
+    """With one channel, or one cell of Y2, channels first and channels last have the same strides."""
+    config, size = BORDERS[border]
+    model, x = trained(config), torch.randn(2, config.in_channels, *size, generator=torch.Generator().manual_seed(2))
+    frozen = freeze(QATStage2.from_float(model).calibrate(x))
+    runtimes = ["executorch-codes", "litert-codes", "onnxruntime-codes"]
+    targets = ["executorch-codes", "litert-codes", "onnx-codes"]
+    write_bundle(*frozen, x.numpy(), tmp_path / "b", float_network=lambda x: _arrays(model, x), targets=targets)
+    bundle = Bundle.open(tmp_path / "b")
+    for runtime in runtimes:
+        assert check_parity(open_session(bundle, runtime), bundle.golden()).passed
+
+
+def test_sums_that_core_ml_cannot_count_leave_the_other_formats_alone(
+    trained: Callable[[Stage2Config], Stage2], tmp_path: Path
+) -> None:
+    """A sum over 256 channels and their square can pass the 2^24 that float32 counts by ones."""
+    config = Stage2Config(num_channels=(64, 256))
+    path, maps = tmp_path / "float.safetensors", tmp_path / "features.npy"
+    save_checkpoint(trained(config), path)
+    np.save(maps, np.random.default_rng(0).standard_normal((2, 32, 8, 16)).astype(np.float32))
+    with pytest.raises(InputError, match=r"past the 2\^24 that Core ML's float32 counts by ones: leave the target"):
+        convert_to_bundle(tmp_path / "apple", checkpoint=path, calibration=maps, targets=["coreml"])
+    manifest = convert_to_bundle(tmp_path / "bundle", checkpoint=path, calibration=maps)
+    assert set(manifest.artifacts) == set(DEFAULT_TARGETS) - {"coreml"}
 
 
 @torch.no_grad()
