@@ -388,7 +388,10 @@ class EmulatedDevice(Device):
             files = ["--model", "./model", *self._put_inputs(tuple(x[:1] for x in _each(inputs)), Path(temporary))]
             reply = self._reply([*argv, *files, "--iterations", str(queries)], timeout_s)
             self.transport.get("instructions.txt", counted)
-            marks = np.loadtxt(counted, np.int64)
+            try:
+                marks = np.loadtxt(counted, np.int64, ndmin=1)
+            except ValueError as error:
+                raise DeviceError(f"the emulator of {self.name} wrote no counts of instructions ({error})") from error
         if len(marks) != (due := 2 * (1 + queries + 1)):  # the first, those asked for, and the check that they repeat
             raise DeviceError(
                 f"the runner on {self.name} marked {len(marks)} edges of inferences, where {due} were due"
