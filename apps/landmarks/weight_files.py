@@ -73,5 +73,9 @@ def quantized_network(folder: Path) -> QuantizedNetwork:
 
 
 def load_whole(folder: Path) -> QuantizedNetwork:
-    """The same with the weights and ranges that were tuned; it rounds."""
+    """The same with the weights and ranges that were tuned; it rounds.
+
+    Raises:
+        CheckpointError: `WHOLE` is missing, damaged or of another network.
+    """
     return load_network_checkpoint(quantized_network(folder), folder / WHOLE)

@@ -23,7 +23,7 @@ stage2 qat --features 'shards/*.npy' --teacher float.safetensors --out runs/qat
 
 stage2 qat --task landmarks --out runs/qat --set steps=2000 --set task_weight=0.1
 
-stage2 qat --task landmarks --whole --out runs/whole --set task_weight=0.1
+stage2 qat --task landmarks --whole --out runs/whole --set task_weight=0.1 --set answer_weight=10
 
 stage2 qat --features 'shards/*.npy' --teacher float.safetensors --out runs/qat --resume
 

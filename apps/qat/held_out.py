@@ -35,7 +35,8 @@ class Figures:
     """How near an integer function comes to the float teacher.
 
     Attributes:
-        loss: what training minimises: noise over signal of every output, and the task's loss times its weight.
+        loss: what training minimises: noise over signal of every output, and the losses of the task and of its answer,
+            each times its weight.
         sqnr_db: signal to quantisation noise of each output, by its name.
         peak_sqnr_db: the same where the teacher's output is highest (`PEAK_SHARE`). What a network
             looks for is often there, and an activation that is clipped is lost there first.
@@ -47,7 +48,7 @@ class Figures:
 
 
 class Objective:
-    """The loss of a student's outputs: noise over signal of each, and the task's own where there are labels."""
+    """The loss of a student's outputs: noise over signal of each, and what task and answer add."""
 
     def __init__(self, source: Source, powers: Sequence[float], config: QatConfig) -> None:
         self._source, self._config = source, config
