@@ -58,9 +58,10 @@ def task_loss(prediction: Prediction, shapes: Tensor) -> Tensor:
 
 
 def answer_loss(prediction: Prediction, wanted: Prediction) -> Tensor:
-    """How far the offsets are from those of `wanted` where the centre is read: a scalar in cells squared, a mean over images.
+    """How far the offsets are from those of `wanted` where the centre is read.
 
-    Both are of the same `B` images. Each cell counts as much as `wanted` takes it for the centre.
+    A scalar in cells squared, a mean over the `B` images of both. Each cell counts as much as `wanted` takes it for the
+    centre.
     """
     heat = wanted.heat.float()
     share = torch.softmax(heat.flatten(1), dim=1).view_as(heat)
