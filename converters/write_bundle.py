@@ -24,6 +24,7 @@ from litehrnet_stage2.reference.contract.manifest import (
     FileEntry,
     Manifest,
     border_specs,
+    golden_file,
 )
 from litehrnet_stage2.reference.freeze import Proof
 from litehrnet_stage2.reference.integer_function import IntegerFunction, Quantization
@@ -128,14 +129,7 @@ def _fill(
     ]
     due = golden.evaluate(function, *codes)
     real = (q.dequantize(images) for images, q in zip(given, quantization, strict=True))
-    ideal = zip(due, float_network(*real), strict=True)
-    arrays: dict[str, NDArray[Any]] = {
-        **{f"input/{name}": images for name, images in zip(function.inputs, codes, strict=True)},
-        **{f"output/{name}": y for name, y in due.items()},
-        **{f"float/{name}": y.astype(np.float16) for name, y in ideal},
-    }
-    with (folder / GOLDEN).open("wb") as file:
-        np.savez_compressed(file, allow_pickle=False, **arrays)
+    _write_golden(folder, dict(zip(function.inputs, codes, strict=True)), due, float_network(*real))
     manifest = Manifest(
         schema_version=SCHEMA_VERSION,
         name=function.name,
@@ -157,6 +151,28 @@ def _fill(
     for name in (FUNCTION, *(entry.file for entry in manifest.artifacts.values())):
         remember(manifest.sha256(name))
     return manifest
+
+
+def _write_golden(
+    folder: Path,
+    inputs: Mapping[str, NDArray[np.int8]],
+    outputs: Mapping[str, NDArray[np.int8]],
+    floats: Sequence[NDArray[np.float32]],
+) -> None:
+    """Write `golden.npz`, and its codes once more as raw bytes, for apps that check themselves."""
+    arrays: dict[str, NDArray[Any]] = {
+        **{f"input/{name}": images for name, images in inputs.items()},
+        **{f"output/{name}": y for name, y in outputs.items()},
+        **{f"float/{name}": y.astype(np.float16) for name, y in zip(outputs, floats, strict=True)},
+    }
+    with (folder / GOLDEN).open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **arrays)
+    raw = {golden_file("input", i): images for i, images in enumerate(inputs.values())}
+    raw |= {golden_file("output", i): y for i, y in enumerate(outputs.values())}
+    for name, codes in raw.items():
+        path = folder / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(codes.tobytes())
 
 
 def _codes(x: NDArray[Any], q: Quantization) -> NDArray[np.int8]:

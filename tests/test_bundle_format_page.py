@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "bundle-format.md").read_text(encoding="utf-8")
-BUNDLE = ROOT / "tests" / "bundles" / "schema-2"
+BUNDLE = ROOT / "tests" / "bundles" / "schema-2.1"
 
 
 def keys(schema: Any) -> Iterator[str]:

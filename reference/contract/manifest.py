@@ -31,7 +31,7 @@ from litehrnet_stage2.reference.files import read_regular
 from litehrnet_stage2.reference.integer_function import IntegerFunction, Quantization, QuantizedTensor
 from litehrnet_stage2.reference.quantization import PIXELS
 
-SCHEMA_VERSION = "2.0"
+SCHEMA_VERSION = "2.1"  # 2.1 added the raw golden codes
 FILE_NAME, HASH_NAME = "manifest.json", "manifest.sha256"
 FUNCTION, GOLDEN = "function.npz", "golden.npz"
 MOST_BYTES = 4 << 20  # of a manifest
@@ -81,6 +81,14 @@ class TensorSpec:
 
 
 Specs: TypeAlias = tuple[TensorSpec, ...]
+
+
+def golden_file(kind: Literal["input", "output"], position: int) -> str:
+    """The path of an input's or output's raw golden codes; `position` counts from 0 in the manifest's order.
+
+    It has the position, because the name of a tensor may not be one that a file can have.
+    """
+    return f"golden/{kind}-{position}.i8"
 
 
 def border_specs(function: IntegerFunction) -> tuple[Specs, Specs]:

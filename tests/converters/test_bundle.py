@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -60,6 +61,7 @@ def test_it_holds_the_artifacts_the_golden_codes_the_function_and_the_manifest(b
     assert_whole(bundle_folder)
     assert {path.name for path in bundle_folder.iterdir()} == {
         "function.npz",
+        "golden",
         "golden.npz",
         "manifest.json",
         "manifest.sha256",
@@ -89,7 +91,7 @@ def test_golden_inputs_are_real_zero_saturating_high_frequency_and_noise(bundle_
 
 def test_the_manifest_says_what_the_bundle_holds(bundle_folder: Path, function: IntegerFunction) -> None:
     values = json.loads((bundle_folder / "manifest.json").read_text())
-    assert (values["schema_version"], values["name"]) == ("2.0", "stage2")
+    assert (values["schema_version"], values["name"]) == ("2.1", "stage2")
     (inp,) = values["inputs"]
     assert (inp["name"], inp["shape"], inp["kind"]) == ("features", [1, 32, 64, 128], "float")
     assert np.float32(inp["scale"]) == function.input_quantization.scale
@@ -108,6 +110,29 @@ def test_the_manifest_says_what_the_bundle_holds(bundle_folder: Path, function: 
     golden = Bundle.open(bundle_folder).golden()
     codes = b"".join(y.tobytes() for y in golden.outputs.values())
     assert values["golden_sha256"] == hashlib.sha256(codes).hexdigest()
+
+
+def test_the_raw_golden_files_hold_the_codes_of_the_archive(bundle_folder: Path) -> None:
+    golden = Bundle.open(bundle_folder).golden()
+    expected = {f"input-{i}.i8": codes.tobytes() for i, codes in enumerate(golden.inputs.values())}
+    expected |= {f"output-{i}.i8": codes.tobytes() for i, codes in enumerate(golden.outputs.values())}
+    assert content(bundle_folder / "golden") == expected
+
+
+def test_a_tensor_may_have_a_name_that_no_file_can_have(
+    small_frozen: tuple[IntegerFunction, Proof],
+    small_network: FloatOutputs,
+    small_features: NDArray[np.float32],
+    tmp_path: Path,
+) -> None:
+    function, proof = small_frozen
+    awkward = dict(zip(["../y:1", "Y" * 200], function.outputs.values(), strict=True))
+    renamed = dataclasses.replace(function, outputs=awkward)
+    write_bundle(
+        renamed, proof, small_features[:1], tmp_path / "b", float_network=small_network, targets=["executorch"]
+    )
+    assert_whole(tmp_path / "b")
+    assert sorted(content(tmp_path / "b" / "golden")) == ["input-0.i8", "output-0.i8", "output-1.i8"]
 
 
 def test_two_conversions_give_the_same_codes_and_bytes(write: Write, tmp_path: Path) -> None:

@@ -194,7 +194,7 @@ def test_what_macos_leaves_in_a_copied_folder_is_no_part_of_an_artifact(damaged:
 @pytest.mark.parametrize("version", [0, 2, "1", "3.0", "2", None, "2.x"])
 def test_an_unknown_schema_version_says_which_is_known(version: object, edit: Edit) -> None:
     folder = edit(lambda values: values.update(schema_version=version))
-    with pytest.raises(BundleError, match=rf"schema version {version!r}; this version reads 2\.0: convert"):
+    with pytest.raises(BundleError, match=rf"schema version {version!r}; this version reads 2\.1: convert"):
         Bundle.open(folder)
 
 
@@ -203,8 +203,9 @@ def test_a_bundle_of_schema_1_says_that_it_is_to_be_converted_again() -> None:
         Bundle.open(BUNDLES / "schema-1")
 
 
-def test_a_bundle_of_schema_2_stays_readable_and_gives_its_codes() -> None:
-    bundle = Bundle.open(BUNDLES / "schema-2")
+@pytest.mark.parametrize("version", ["schema-2", "schema-2.1"])
+def test_a_bundle_of_schema_2_stays_readable_and_gives_its_codes(version: str) -> None:
+    bundle = Bundle.open(BUNDLES / version)
     for runtime in ("golden", "onnxruntime"):
         assert check_parity(open_session(bundle, runtime), bundle.golden()).passed
 
@@ -361,6 +362,15 @@ def test_the_function_of_another_bundle_is_refused(
         Bundle.open(damaged)
 
 
+@pytest.mark.parametrize("name", ["golden/input-0.i8", "golden/output-1.i8"])
+def test_a_changed_code_of_a_raw_golden_file_is_found_by_whoever_reads_it(name: str, damaged: Path) -> None:
+    content = bytearray((damaged / name).read_bytes())
+    content[5] ^= 1
+    (damaged / name).write_bytes(content)
+    with pytest.raises(BundleError, match=rf"{name} has SHA-256 \w+\.\.\., the manifest says"):
+        Bundle.open(damaged).read(name)
+
+
 # contents that their hash does not save
 
 
@@ -411,7 +421,7 @@ def test_the_golden_hash_of_the_manifest_is_that_of_the_golden_codes(small_bundl
 def test_the_manifest_conforms_to_its_published_schema(small_bundle: Path, apple_bundle: Path) -> None:
     schema = json.loads(files("litehrnet_stage2.reference.contract").joinpath("manifest.schema.json").read_text())
     jsonschema.Draft202012Validator.check_schema(schema)
-    for folder in (small_bundle, apple_bundle, BUNDLES / "schema-2"):
+    for folder in (small_bundle, apple_bundle, BUNDLES / "schema-2", BUNDLES / "schema-2.1"):
         jsonschema.validate(json.loads((folder / "manifest.json").read_text()), schema)
 
 
