@@ -24,6 +24,7 @@ DEVICE_FIXTURES = frozenset({"need", "runner", "arm_runner", "arm_python", "driv
 DEVICE_FILES = frozenset(
     {
         "apps/test_page.py",
+        "apps/test_self_check.py",
         "runtime/test_arm_instructions.py",
         "runtime/test_benchmark_on_device.py",
         "runtime/test_devices_adb.py",
