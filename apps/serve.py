@@ -161,6 +161,7 @@ def bundle_models(bundle: Bundle) -> dict[str, Model]:
     models = {}
     for row in [row for row in rows if row.name in bundle.manifest.artifacts] or rows[:1]:
         file = bundle.artifact(row.name)
+        border = bundle.manifest.artifacts[row.name].border
         name = f"web{row.name.removeprefix('onnx')}"
         models[name] = Model(
             name=name,
@@ -168,7 +169,8 @@ def bundle_models(bundle: Bundle) -> dict[str, Model]:
             content=bundle.read(file),
             sha256=bundle.sha256(file),
             exact=True,
-            description=f"the integer function, {row.border}",
+            description=f"the integer function, {border}",
+            layout=border.layout,
         )
     return models
 

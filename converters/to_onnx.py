@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from onnx import TensorProto, helper, numpy_helper
 from litehrnet_stage2.converters.coverage import Coverage, OperatorNames, always, counted
 from litehrnet_stage2.converters.targets import Deployment
 from litehrnet_stage2.reference import operators as op
+from litehrnet_stage2.reference.contract.artifacts import ARTIFACTS, Border
 from litehrnet_stage2.reference.integer_function import QMAX, QMIN, IntegerFunction, Quantization
 from litehrnet_stage2.reference.lowering import Lowerings, check_lowered
 
@@ -53,30 +54,35 @@ def expected_coverage(function: IntegerFunction) -> Coverage:
 
 def build(function: IntegerFunction) -> onnx.ModelProto:
     """The model with float32 at its border, before any optimisation; equal functions give equal bytes."""
-    graph = _Graph(function, {})
+    graph = _Graph(function)
     for name in function.inputs:
         graph.quantize(name, graph.codes(name), function.quantization[name])
     graph.body()
     for output, tensor in function.outputs.items():
         graph.dequantize(graph.codes(tensor), output, function.quantization[tensor])
-    return graph.model(TensorProto.FLOAT)
+    return graph.model(TensorProto.FLOAT, ARTIFACTS["onnx"].border)
 
 
 def build_codes(function: IntegerFunction) -> onnx.ModelProto:
-    """The model with uint8 codes at its border: nothing is quantised or dequantised there."""
-    border = {tensor: name for name, tensor in function.outputs.items()}
-    graph = _Graph(function, {name: name for name in function.inputs} | border)
+    """The model with uint8 codes at its border, channels last: nothing is quantised or dequantised there.
+
+    ONNX Runtime's convolutions of codes read channels last too: it cancels these transposes against its own.
+    """
+    graph = _Graph(function)
+    for name in function.inputs:
+        graph.operator("Transpose", [name], graph.codes(name), perm=[0, 3, 1, 2])
     graph.body()
-    return graph.model(TensorProto.UINT8)
+    for output, tensor in function.outputs.items():
+        graph.operator("Transpose", [graph.codes(tensor)], output, perm=[0, 2, 3, 1])
+    return graph.model(TensorProto.UINT8, ARTIFACTS["onnx-codes"].border)
 
 
 class _Graph:
-    """The nodes and initialisers so far; `names` says what some tensors' codes are called."""
+    """The nodes and initialisers so far."""
 
-    def __init__(self, function: IntegerFunction, names: Mapping[str, str]) -> None:
+    def __init__(self, function: IntegerFunction) -> None:
         check_lowered(function, LOWER, "ONNX Runtime")
         self.function = function
-        self.names = names
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: dict[str, onnx.TensorProto] = {}
 
@@ -85,14 +91,14 @@ class _Graph:
         for node in self.function.nodes:
             LOWER[type(node)](self, node)
 
-    def model(self, kind: TensorProto.DataType) -> onnx.ModelProto:
-        """The model of these nodes, with elements of a kind at its border."""
-        tensors = self.function.tensors
-        inputs = [helper.make_tensor_value_info(name, kind, tensors[name].shape) for name in self.function.inputs]
-        outputs = [
-            helper.make_tensor_value_info(name, kind, tensors[tensor].shape)
-            for name, tensor in self.function.outputs.items()
-        ]
+    def model(self, kind: TensorProto.DataType, border: Border) -> onnx.ModelProto:
+        """The model of these nodes, with elements of a kind at its border, in the border's layout."""
+
+        def described(name: str, tensor: str) -> onnx.ValueInfoProto:
+            return helper.make_tensor_value_info(name, kind, border.shape(self.function.tensors[tensor].shape))
+
+        inputs = [described(name, name) for name in self.function.inputs]
+        outputs = [described(name, tensor) for name, tensor in self.function.outputs.items()]
         model = helper.make_model(
             helper.make_graph(self.nodes, self.function.name, inputs, outputs, list(self.initializers.values())),
             opset_imports=[helper.make_opsetid("", OPSET)],
@@ -104,7 +110,7 @@ class _Graph:
 
     def codes(self, tensor: str) -> str:
         """The name of a tensor's codes."""
-        return self.names.get(tensor, f"{tensor}/codes")
+        return f"{tensor}/codes"
 
     def value(self, node: op.Operator) -> str:
         """The name of a node's result in float; not that of a border, which a module may be called too."""

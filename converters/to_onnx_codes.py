@@ -1,4 +1,4 @@
-"""ONNX with uint8 codes in and out, for callers whose own network ends and begins in them."""
+"""ONNX with uint8 codes in and out, channels last: the bytes of a camera's interleaved RGB, or of another network."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from litehrnet_stage2.reference.integer_function import IntegerFunction
 
 
 def convert(function: IntegerFunction, path: Path, deployment: Deployment) -> Coverage:
-    """Write `path`: the codes of each input plus 128, in uint8, in; those of each output out.
+    """Write `path`: the codes of each input plus 128, in uint8, channels last, in; those of each output out.
 
     Raises:
         CoverageError: ONNX Runtime would leave an operator in float.

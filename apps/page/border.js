@@ -35,9 +35,25 @@ export function toCodes(values, spec, type, exact) {
   return codes;
 }
 
+// The codes of `[1, C, H, W]`, with the channels of a cell side by side.
+export const toChannelsLast = (codes, { shape: [, channels, height, width] }) =>
+  transposed(codes, channels, height * width);
+
+// And back.
+export const fromChannelsLast = (codes, { shape: [, channels, height, width] }) =>
+  transposed(codes, height * width, channels);
+
 export function dequantize(codes, spec) {
   const scale = Math.fround(spec.scale);
   return Float32Array.from(codes, (code) => scale * (code - spec.zero_point));
+}
+
+function transposed(values, rows, columns) {
+  const found = new values.constructor(values.length);
+  for (let row = 0; row < rows; row++) {
+    for (let column = 0; column < columns; column++) found[column * rows + row] = values[row * columns + column];
+  }
+  return found;
 }
 
 function roundHalfEven(x) {

@@ -2,7 +2,7 @@
 
 import "./memory.js";
 import * as ort from "./ort.mjs";
-import { dequantize, toBorder, toCodes, volume } from "./border.js";
+import { dequantize, fromChannelsLast, toBorder, toChannelsLast, toCodes, volume } from "./border.js";
 import { get, post } from "./server.js";
 import { alternate, clockStep, warmUp } from "./timing.js";
 
@@ -95,10 +95,14 @@ async function question(index) {
   return job.inputs.map((spec) => new Int8Array(bytes, (start += volume(spec)) - volume(spec), volume(spec)));
 }
 
-function feedsOf({ session }, codes) {
+function feedsOf({ session, layout }, codes) {
   const tensors = job.inputs.map((spec, i) => {
     const type = session.inputMetadata[i].type;
-    return [session.inputNames[i], new ort.Tensor(type, toBorder(codes[i], spec, type), spec.shape)];
+    const [count, channels, height, width] = spec.shape;
+    const last = layout === "NHWC";
+    const values = toBorder(last ? toChannelsLast(codes[i], spec) : codes[i], spec, type);
+    const shape = last ? [count, height, width, channels] : spec.shape;
+    return [session.inputNames[i], new ort.Tensor(type, values, shape)];
   });
   return Object.fromEntries(tensors);
 }
@@ -110,7 +114,8 @@ async function predict(model, codes) {
   let start = 0;
   job.outputs.forEach((spec, i) => {
     const tensor = found[model.session.outputNames[i]];
-    answer.set(toCodes(tensor.data, spec, tensor.type, model.exact), start);
+    const codes = toCodes(tensor.data, spec, tensor.type, model.exact);
+    answer.set(model.layout === "NHWC" ? fromChannelsLast(codes, spec) : codes, start);
     start += volume(spec);
   });
   return answer;

@@ -230,7 +230,7 @@ ARTIFACTS: Mapping[str, Artifact] = {
             name="onnx-codes",
             suffix="-codes.onnx",
             library="onnxruntime",
-            border=Border("uint8", offset=128),
+            border=Border("uint8", offset=128, layout="NHWC"),
             converter="to_onnx_codes",
             made_with=("torch", "onnx"),
             runtimes={"onnxruntime-codes": "onnxruntime"},

@@ -41,6 +41,7 @@ def bundle_candidates(bundle: Bundle, *, runtimes: Sequence[str] | None, threads
     for name in dict.fromkeys(runtimes):
         entry = BENCHABLE[name]
         artifact = bundle.artifact(entry.name)
+        border = bundle.manifest.artifacts[entry.name].border
         bundle.read(artifact)  # so that a damaged one is refused before anything is timed
         candidates += [
             Candidate(
@@ -50,8 +51,8 @@ def bundle_candidates(bundle: Bundle, *, runtimes: Sequence[str] | None, threads
                 sha256=bundle.manifest.files[artifact].sha256,
                 threads=count,
                 exact=entry.exact,
-                border=bundle.manifest.artifacts[entry.name].border,
-                description=f"the integer function, {entry.border}",
+                border=border,
+                description=f"the integer function, {border}",
                 coverage=dataclasses.asdict(bundle.manifest.coverage[entry.name]),
             )
             for count in dict.fromkeys(threads)

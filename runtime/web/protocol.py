@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from litehrnet_stage2.reference.contract.artifacts import Layout
 from litehrnet_stage2.reference.contract.manifest import TensorSpec
 from litehrnet_stage2.reference.errors import InputError
 from litehrnet_stage2.runtime.web.golden_codes import GoldenCodes
@@ -34,6 +35,7 @@ class Model:
         name: in results and paths.
         file_name: the file's, in its bundle or as the baseline's builder called it.
         exact: it has to give the golden codes.
+        layout: of its inputs and outputs.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Model:
     sha256: str
     exact: bool
     description: str
+    layout: Layout = "NCHW"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +121,7 @@ def job(title: str, codes: GoldenCodes, models: Mapping[str, Model], plan: PageP
                 "name": model.name,
                 "description": model.description,
                 "exact": model.exact,
+                "layout": model.layout,
                 "bytes": len(model.content),
             }
             for model in models.values()

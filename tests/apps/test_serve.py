@@ -13,12 +13,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import segno
+from numpy.typing import NDArray
 from PIL import Image
 from typer.testing import CliRunner
 
 from litehrnet_stage2.apps.address import qr, reachable
 from litehrnet_stage2.apps.cli import app
 from litehrnet_stage2.apps.landmarks.whole import convert_landmarks, find, scenes
+from litehrnet_stage2.converters.write_bundle import FloatOutputs, write_bundle
+from litehrnet_stage2.reference.freeze import Proof
+from litehrnet_stage2.reference.integer_function import IntegerFunction
 from litehrnet_stage2.runtime import Bundle, open_session
 from litehrnet_stage2.runtime.latency import read_result
 from litehrnet_stage2.runtime.web import GoldenCodes
@@ -73,6 +77,31 @@ def test_the_shipped_network_has_the_same_bits_in_a_browser(
     code, out = served.end(timeout_s=10)
     assert code == 0
     assert "web 1.30.0" in out
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+def test_a_browser_feeds_codes_in_the_layout_that_the_manifest_says(
+    small_frozen: tuple[IntegerFunction, Proof],
+    small_features: NDArray[np.float32],
+    small_network: FloatOutputs,
+    serving: Callable[..., Serving],
+    driven: Driven,
+    tmp_path: Path,
+    layout: str,
+) -> None:
+    folder = Path(__file__).parents[1] / "bundles" / "schema-2-codes-channels-first"
+    if layout == "NHWC":
+        folder = tmp_path / "bundle"
+        write_bundle(*small_frozen, small_features[:2], folder, float_network=small_network, targets=["onnx-codes"])
+    bundle = Bundle.open(folder)
+    assert bundle.manifest.artifacts["onnx-codes"].border.layout == layout
+    served = serving(folder)
+    driven.open(served.url)
+    driven.wait("!document.getElementById('check').disabled")
+    driven.click("#check")
+    driven.wait("document.getElementById('status').textContent.startsWith('Done')")
+    count = sum(codes.size for codes in GoldenCodes.of(bundle).wanted)
+    assert driven.text("#verdict") == f"All {count:,} codes are equal."
 
 
 @pytest.mark.parametrize("secure", [False, True])

@@ -9,14 +9,19 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import small_networks as small
+import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 
 from litehrnet_stage2.converters import to_onnx as converter
+from litehrnet_stage2.converters import to_onnx_codes
 from litehrnet_stage2.converters.coverage import CoverageError
 from litehrnet_stage2.converters.targets import Deployment
-from litehrnet_stage2.reference.freeze import assemble
+from litehrnet_stage2.reference import golden
+from litehrnet_stage2.reference.freeze import assemble, freeze
 from litehrnet_stage2.reference.integer_function import IntegerFunction, Quantization
+from litehrnet_stage2.reference.network import quantize
 from litehrnet_stage2.reference.operators import Conv, Resize, SiLU, resize
 
 SMALL = Deployment()
@@ -37,6 +42,29 @@ def test_optimised_every_operator_is_an_integer_one_but_the_resize(bundle_folder
     assert {kind: counts[kind] for kind in due} == due
     assert not {"Conv", "Sigmoid", "Mul", "Add"} & set(counts)
     assert (counts["QuantizeLinear"], counts["DequantizeLinear"]) == (2, 3)
+
+
+def test_no_transpose_is_left_at_the_border_of_codes(function: IntegerFunction, tmp_path: Path) -> None:
+    """With channels first there were three here: ONNX Runtime's convolutions of codes read channels last."""
+    model = converter.build_codes(function)
+    assert sum(node.op_type == "Transpose" for node in model.graph.node) == 3
+    onnx.save(model, tmp_path / "stage2-codes.onnx")
+    counts = optimised(tmp_path / "stage2-codes.onnx", tmp_path)
+    assert (counts["QLinearConv"], counts["Transpose"]) == (20, 0)
+
+
+def test_a_cameras_interleaved_bytes_are_the_input_of_the_artifact_with_codes(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
+    network = small.random(small.ThreeBranches(), images.float() / 255)
+    converted, _ = freeze(quantize(network, images).calibrate(images))
+    to_onnx_codes.convert(converted, tmp_path / "network-codes.onnx", SMALL)
+    session = onnxruntime.InferenceSession(tmp_path / "network-codes.onnx", providers=["CPUExecutionProvider"])
+    frame = np.random.default_rng(0).integers(0, 256, (32, 32, 3)).astype(np.uint8)  # rows of RGB, RGB, RGB
+    found = session.run(list(converted.outputs), {"image": frame[None]})
+    codes = (np.ascontiguousarray(frame.transpose(2, 0, 1))[None] ^ np.uint8(128)).view(np.int8)
+    for y, due in zip(found, golden.evaluate(converted, codes).values(), strict=True):
+        np.testing.assert_array_equal((y ^ np.uint8(128)).view(np.int8).transpose(0, 3, 1, 2), due)
 
 
 def test_activations_are_uint8_weights_int8_and_biases_int32(bundle_folder: Path) -> None:
@@ -111,8 +139,8 @@ def every_resize(codes: NDArray[np.int8]) -> NDArray[np.int8]:
     function = assemble("one", {"x": codes.shape}, {"y": "resize"}, [node], {"x": q, "resize": q})
     content = converter.build_codes(function).SerializeToString()
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    (y,) = session.run(None, {"x": codes.view(np.uint8) ^ 0x80})
-    return (y ^ 0x80).view(np.int8)
+    (y,) = session.run(None, {"x": np.ascontiguousarray(codes.view(np.uint8).transpose(0, 2, 3, 1)) ^ 0x80})
+    return (y.transpose(0, 3, 1, 2) ^ 0x80).view(np.int8)
 
 
 def test_the_resize_breaks_every_tie_upwards() -> None:

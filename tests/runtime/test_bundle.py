@@ -16,11 +16,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from litehrnet_stage2.reference.contract.artifacts import DEFAULT_TARGETS
+from litehrnet_stage2.apps.serve import bundle_models
+from litehrnet_stage2.reference.contract.artifacts import ARTIFACTS, DEFAULT_TARGETS, Border
 from litehrnet_stage2.reference.contract.manifest import BundleError
 from litehrnet_stage2.reference.errors import InputError
 from litehrnet_stage2.reference.golden import codes_sha256
 from litehrnet_stage2.runtime import Bundle, check_parity, open_session
+from litehrnet_stage2.runtime.latency import bundle_candidates
 
 BUNDLES = Path(__file__).parents[1] / "bundles"
 
@@ -208,6 +210,20 @@ def test_a_bundle_of_schema_2_stays_readable_and_gives_its_codes(version: str) -
     bundle = Bundle.open(BUNDLES / version)
     for runtime in ("golden", "onnxruntime"):
         assert check_parity(open_session(bundle, runtime), bundle.golden()).passed
+
+
+def test_codes_that_cross_channels_first_as_in_older_bundles_are_fed_as_their_manifest_says() -> None:
+    bundle = Bundle.open(BUNDLES / "schema-2-codes-channels-first")
+    assert bundle.manifest.artifacts["onnx-codes"].border == Border("uint8", offset=128)
+    assert ARTIFACTS["onnx-codes"].border == Border("uint8", offset=128, layout="NHWC")
+    assert check_parity(open_session(bundle, "onnxruntime-codes"), bundle.golden()).passed
+    (candidate,) = bundle_candidates(bundle, runtimes=None, threads=[1])
+    assert (candidate.border, candidate.description) == (
+        Border("uint8", offset=128),
+        "the integer function, uint8 codes in and out",
+    )
+    (model,) = bundle_models(bundle).values()
+    assert model.layout == "NCHW"
 
 
 def test_a_minor_version_to_come_is_read_and_what_it_adds_ignored(edit: Edit) -> None:
