@@ -46,9 +46,9 @@ func selfCheck(bundle: URL, model: URL) throws -> Bool {
         let answers = try program.prediction(from: MLDictionaryFeatureProvider(dictionary: given))
         for (o, y) in manifest.outputs.enumerated() {
             for real in answers.featureValue(for: y.name)!.shapedArrayValue(of: Float.self)!.scalars {
-                let code = Int8(exactly: (real / y.scale).rounded(.toNearestOrEven) + Float(y.zero_point))
-                guard let code else { return false } // no int8
-                codes[o].append(UInt8(bitPattern: code))
+                let code = (real / y.scale).rounded(.toNearestOrEven) + Float(y.zero_point)
+                guard let int8 = Int8(exactly: code) else { return false }
+                codes[o].append(UInt8(bitPattern: int8))
             }
         }
     }
