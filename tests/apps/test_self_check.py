@@ -23,6 +23,8 @@ import torch
 from torch import Tensor, nn
 
 from litehrnet_stage2.apps.convert_network import convert_network
+from litehrnet_stage2.reference.contract.manifest import Manifest, golden_file
+from litehrnet_stage2.runtime import Bundle
 from litehrnet_stage2.runtime.web import vendor
 from tests.apps.conftest import cannot_run, installed
 from tests.conftest import Once
@@ -30,7 +32,9 @@ from tests.conftest import Once
 if TYPE_CHECKING:
     from tests.apps.conftest import Driven  # for the type alone
 
-SNIPPETS = Path(__file__).parents[2] / "docs" / "self-check"
+ROOT = Path(__file__).parents[2]
+SNIPPETS = ROOT / "docs" / "self-check"
+BUNDLES = ROOT / "tests" / "bundles"
 
 SelfCheck: TypeAlias = Callable[[Path], bool]
 """Run a self-check on a bundle; an error of its own is a RuntimeError."""
@@ -156,8 +160,20 @@ def test_it_passes_on_several_inputs_of_pixels_and_floats(self_check: SelfCheck,
     assert self_check(two_inputs)
 
 
-def test_it_passes_with_codes_at_the_border(in_javascript: Callable[..., bool], two_inputs: Path) -> None:
+def test_it_passes_with_codes_at_the_border_channels_last(in_javascript: Callable[..., bool], two_inputs: Path) -> None:
+    border = Manifest.read(two_inputs).artifacts["onnx-codes"].border
+    assert (border.dtype, border.layout) == ("uint8", "NHWC")
     assert in_javascript(two_inputs, "onnx-codes")
+
+
+def test_it_passes_with_codes_at_the_border_channels_first(in_javascript: Callable[..., bool], tmp_path: Path) -> None:
+    older = shutil.copytree(BUNDLES / "schema-2-codes-channels-first", tmp_path / "older")
+    golden = Bundle.open(older).golden()
+    (older / "golden").mkdir()  # which bundles had not then
+    for i, codes in enumerate(golden.inputs.values()):
+        (older / golden_file("input", i)).write_bytes(codes.tobytes())
+    assert Manifest.read(older).artifacts["onnx-codes"].border.layout == "NCHW"
+    assert in_javascript(older, "onnx-codes")
 
 
 @pytest.mark.parametrize("place", [0, -1])
