@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import uuid
+from collections.abc import Collection
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -19,9 +20,17 @@ DEBUG_MAPPING = "executorch_debug_handle_mapping.json"
 CONVERSION_DATE = "com.github.apple.coremltools.conversion_date"
 
 
-def save(model: Any, path: Path, what: str, function: IntegerFunction) -> None:
-    """Write the package `path` of a `coremltools` model, replacing one that is there; `what` describes it."""
-    describe(model, what, function)
+def save(model: Any, path: Path, what: str, function: IntegerFunction, images: Collection[str] = ()) -> None:
+    """Write the package `path` of a `coremltools` model, replacing one that is there.
+
+    Args:
+        model: to write.
+        path: of the package.
+        what: describes it.
+        function: that it is of.
+        images: its inputs that are images.
+    """
+    describe(model, what, function, images)
     shutil.rmtree(path, ignore_errors=True)
     model.save(str(path))
     tidy(path)

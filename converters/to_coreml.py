@@ -9,7 +9,7 @@ of scale 1.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -25,9 +25,11 @@ from litehrnet_stage2.converters.upstream.coremltools_9_0 import main_function
 from litehrnet_stage2.reference import operators as op
 from litehrnet_stage2.reference.integer_function import IntegerFunction, Quantization
 from litehrnet_stage2.reference.lowering import LoweringError, Lowerings, check_lowered
+from litehrnet_stage2.reference.quantization import PIXELS
 
 Var: TypeAlias = Any  # a MIL variable; coremltools ships no types
 
+DESCRIPTION = "the integer function, in whole float32 numbers; codes equal those of every other runtime"
 ONE = np.float32(1)
 LARGEST_SUM = 2**24
 """What float32 still counts by ones."""
@@ -47,19 +49,9 @@ def convert(function: IntegerFunction, path: Path, deployment: Deployment) -> Co
         CoverageError: an operator was lost, added or moved off its int8 operands.
         LoweringError: there is no exact form of an operator, or a sum that float32 cannot hold.
     """
-    model = ct.convert(
-        build(function),
-        source="milinternal",
-        convert_to="mlprogram",
-        minimum_deployment_target=ct.target.iOS17,
-        compute_precision=ct.precision.FLOAT32,
-        compute_units=ct.ComputeUnit.CPU_ONLY,
-        pass_pipeline=ct.PassPipeline(PASSES, "exact"),
-        skip_model_load=True,
-    )
-    coverage = _coverage(model).check(expected_coverage(function), "coreml")
-    what = "the integer function, in whole float32 numbers; codes equal those of every other runtime"
-    mlpackage.save(model, path, what, function)
+    model = lower(build(function))
+    coverage = coverage_of(model).check(expected_coverage(function), "coreml")
+    mlpackage.save(model, path, DESCRIPTION, function)
     return coverage
 
 
@@ -73,14 +65,30 @@ def expected_coverage(function: IntegerFunction) -> Coverage:
     )
 
 
-def build(function: IntegerFunction) -> Program:
-    """The MIL program, before any pass."""
+def lower(program: Program, inputs: list[Any] | None = None) -> Any:
+    """The `coremltools` model of a program, only tidied; `inputs` are their types, where not all are of tensors."""
+    return ct.convert(
+        program,
+        source="milinternal",
+        convert_to="mlprogram",
+        inputs=inputs,
+        minimum_deployment_target=ct.target.iOS17,
+        compute_precision=ct.precision.FLOAT32,
+        compute_units=ct.ComputeUnit.CPU_ONLY,
+        pass_pipeline=ct.PassPipeline(PASSES, "exact"),
+        skip_model_load=True,
+    )
+
+
+def build(function: IntegerFunction, images: Collection[str] = ()) -> Program:
+    """The MIL program, before any pass; inputs that are `images` hold the pixels' own values, 128 above their codes."""
     check_lowered(function, LOWER, "Core ML")
     borders = {name: mb.TensorSpec(function.tensors[name].shape, dtype=types.fp32) for name in function.inputs}
     with Function(borders, ct.target.iOS17) as main:
         body = _Body(function)
         for name in function.inputs:
-            body.codes[name] = _quantize(main.inputs[name], function.quantization[name], name)
+            q = Quantization(ONE, PIXELS.zero_point) if name in images else function.quantization[name]
+            body.codes[name] = _quantize(main.inputs[name], q, name)
         for node in function.nodes:
             value = LOWER[type(node)](body, node)
             zero_point = function.quantization[node.name].zero_point
@@ -263,7 +271,7 @@ def _quantize(x: Var, q: Quantization, name: str) -> Var:
     )
 
 
-def _coverage(model: Any) -> Coverage:
+def coverage_of(model: Any) -> Coverage:
     """Count the converted program's operators; a convolution counts only with int8 on both sides."""
     int8: Counter[str] = Counter()
     floating: Counter[str] = Counter()

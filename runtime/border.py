@@ -34,14 +34,18 @@ class BorderProgram(Program):
         """What `run` takes, of each input float32 or, of pixels, uint8 `[N,C,H,W]`."""
         if self._border.codes:
             return self.from_codes(*map(quantize, inputs, self._inputs))
-        return tuple(map(self._lay_out, map(real, inputs, self._inputs)))
+        return tuple(
+            self._image(quantize(x, spec)) if self._is_image(spec) else self._lay_out(real(x, spec))
+            for x, spec in zip(inputs, self._inputs, strict=True)
+        )
 
     def from_codes(self, *codes: Codes) -> Arrays:
         """What `run` takes, of int8 codes `[N,C,H,W]` of each input."""
         if self._border.codes:
             return tuple(map(self._lay_out, map(self._flipped, codes)))
         return tuple(
-            self._lay_out(spec.quantization.dequantize(q)) for q, spec in zip(codes, self._inputs, strict=True)
+            self._image(q) if self._is_image(spec) else self._lay_out(spec.quantization.dequantize(q))
+            for q, spec in zip(codes, self._inputs, strict=True)
         )
 
     def run(self, inputs: Arrays) -> Arrays:
@@ -68,6 +72,13 @@ class BorderProgram(Program):
     def close(self) -> None:
         """Close what runs."""
         self.inner.close()
+
+    def _is_image(self, spec: TensorSpec) -> bool:
+        return self._border.images and spec.kind == "pixels"
+
+    def _image(self, codes: Codes) -> Array:
+        """The bytes of images uint8 `[N,C,H,W]`; the program makes of them what its library calls an image."""
+        return np.ascontiguousarray(codes).view(np.uint8) ^ _PIXEL
 
     def _lay_out(self, x: Array) -> Array:
         x = x if self._border.codes else x.astype(self._border.dtype, copy=False)

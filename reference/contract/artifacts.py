@@ -30,13 +30,17 @@ class Border:
         offset: what is added to an int8 code: 128 where `uint8` codes are.
         layout: `NCHW`; `channels_last`, the same shape with the channels of a pixel side by side in memory; or
             `NHWC`, where the shape says so too.
+        images: whether an input of pixels crosses as an image of bytes, RGB or grey, beside floats.
     """
 
     dtype: Dtype
     offset: int = 0
     layout: Layout = "NCHW"
+    images: bool = False
 
     def __post_init__(self) -> None:
+        if self.images and self.codes:
+            raise InputError(f"images cross beside floats alone, not beside {self.dtype} codes")
         if self.offset != (due := 128 if self.dtype == "uint8" else 0):
             raise InputError(f"the offset of {self.dtype} is {due}, not {self.offset}")
 
@@ -62,7 +66,8 @@ class Border:
 
     def __str__(self) -> str:
         kind = f"{self.dtype} codes" if self.codes else self.dtype
-        return f"{kind} in and out{'' if self.layout == 'NCHW' else ', channels last'}"
+        last = "" if self.layout == "NCHW" else ", channels last"
+        return f"{kind} in and out{last}{', pixels as images' if self.images else ''}"
 
 
 FLOAT = Border("float32")
@@ -167,6 +172,7 @@ class Artifact:
 
 _XNNPACK = {"backend": "XnnpackBackend"}
 _LITERT = {"XNNPACK": "one delegate with every operator"}
+_COREML_CPU = {"computeUnits": "cpuOnly"}
 _ONNXRUNTIME = {
     "graph_optimization_level": "ORT_ENABLE_EXTENDED or higher",
     "session.x64quantprecision": "1 on x86 without VNNI, or unset",
@@ -244,7 +250,17 @@ ARTIFACTS: Mapping[str, Artifact] = {
             converter="to_coreml",
             made_with=("torch", "coremltools"),
             runtimes={"coreml-eval": "coreml-eval", "coreml": "coreml"},
-            settings={"computeUnits": "cpuOnly"},
+            settings=_COREML_CPU,
+        ),
+        Artifact(
+            name="coreml-image",
+            suffix="-image.mlpackage",
+            library="coreml",
+            border=Border("float32", images=True),
+            converter="to_coreml_image",
+            made_with=("torch", "coremltools"),
+            runtimes={"coreml-eval-image": "coreml-eval", "coreml-image": "coreml"},
+            settings=_COREML_CPU,
         ),
         Artifact(
             name="coreml-ane",

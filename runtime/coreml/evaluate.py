@@ -40,7 +40,7 @@ def evaluate(program: MilProgram, inputs: Mapping[str, Array]) -> dict[str, Arra
     Args:
         program: what to run; see `MilProgram.load`.
         inputs: an array for each of `program.inputs`, by name, of the declared shape. Floats are rounded to
-            the declared type, other types have to match.
+            the declared type, other types have to match; an image is uint8.
 
     Returns:
         An array for each of `program.outputs`, by name, of the declared shape and type.
@@ -55,7 +55,10 @@ def evaluate(program: MilProgram, inputs: Mapping[str, Array]) -> dict[str, Arra
         raise InputError(f"the inputs are named {sorted(inputs)}, but the program takes {wanted}")
     values = dict(program.constants)
     for tensor in program.inputs:
-        values[tensor.name] = _as_declared(tensor, np.asarray(inputs[tensor.name]), f"input {tensor.name!r} is")
+        value = np.asarray(inputs[tensor.name])
+        if tensor.name in program.images:
+            value = _numbers(value, tensor)
+        values[tensor.name] = _as_declared(tensor, value, f"input {tensor.name!r} is")
     for operation in program.operations:
         values.update(_run(operation, values))
     return {tensor.name: values[tensor.name] for tensor in program.outputs}
@@ -97,6 +100,13 @@ def _operand(value: Array) -> Array | str:
     if value.dtype.kind == "U" and value.ndim == 0:
         return str(value)
     return value.astype(np.float32) if value.dtype == np.float16 else value
+
+
+def _numbers(image: Array, tensor: MilTensor) -> Array:
+    """The bytes of an image as float32 numbers, as Core ML gives them to a program."""
+    if image.dtype != np.uint8:
+        raise InputError(f"input {tensor.name!r} is an image of uint8, and was given as {image.dtype}")
+    return image.astype(np.float32)
 
 
 def _as_declared(tensor: MilTensor, value: Array, what: str) -> Array:

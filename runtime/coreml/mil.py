@@ -38,6 +38,7 @@ _TYPES: dict[str, tuple[np.dtype[Any], str]] = {
     "UINT64": (np.dtype(np.uint64), "longInts"),
 }
 _IMMEDIATE_FIELDS = dict(_TYPES.values())
+_CHANNELS = {"RGB": 3, "GRAYSCALE": 1}  # of an image, by its colour space
 _LARGEST_LENGTH = 2**31 - 1
 
 
@@ -96,12 +97,14 @@ class MilProgram:
         outputs: what a prediction returns.
         constants: the value of each `const`, read-only.
         operations: everything but the `const`s; each reads only what is defined before it.
+        images: the inputs that a prediction takes as images, RGB or grey; the program has their bytes as numbers.
     """
 
     inputs: tuple[MilTensor, ...]
     outputs: tuple[MilTensor, ...]
     constants: Mapping[str, NDArray[Any]]
     operations: tuple[Operation, ...]
+    images: frozenset[str] = frozenset()
 
     @classmethod
     def load(cls, path: Path) -> MilProgram:
@@ -181,6 +184,7 @@ class _Reader:
             outputs=tuple(tensors[name] for name in block.outputs),
             constants=MappingProxyType(constants),
             operations=tuple(operations),
+            images=_images(model.description.input, tensors),
         )
 
     def operation(self, item: Any) -> Operation:
@@ -263,6 +267,19 @@ def _immediate(item: Any, dtype: np.dtype[Any], shape: tuple[int, ...], where: s
         raise InputError(f"{where} does not hold what its type {dtype}{list(shape)} says: {error}") from error
     shaped.flags.writeable = False
     return shaped
+
+
+def _images(described: Iterable[Any], tensors: Mapping[str, MilTensor]) -> frozenset[str]:
+    """The inputs that are images, of the size and with the channels that the program has."""
+    images = {feature.name: feature.type.imageType for feature in described if feature.type.HasField("imageType")}
+    for name, image in images.items():
+        space = image.ColorSpace.Name(image.colorSpace)
+        if space not in _CHANNELS:
+            raise InputError(f"input {name!r} is an image in {space}, but only {' and '.join(_CHANNELS)} are read")
+        shape = (1, _CHANNELS[space], image.height, image.width)
+        if tensors[name].shape != shape:
+            raise InputError(f"input {name!r} is an image of {list(shape)}, but the program declares {tensors[name]}")
+    return frozenset(images)
 
 
 def _describe(operation: Any) -> str:

@@ -24,6 +24,7 @@ from litehrnet_stage2.reference.contract.codec import CodecError, decode, parse
 from litehrnet_stage2.reference.errors import InputError, Stage2Error, printable
 from litehrnet_stage2.runtime.child import PYTHON, ChildError, as_text, run_bounded
 from litehrnet_stage2.runtime.latency.result import PlannedOperation
+from litehrnet_stage2.runtime.program import Array
 
 UNITS = {"cpu": "CPU_ONLY", "cpu+gpu": "CPU_AND_GPU", "cpu+ne": "CPU_AND_NE", "all": "ALL"}
 """The sets of compute units, and what coremltools calls them; `cpu` is the one to compare first."""
@@ -107,7 +108,7 @@ class MacPrediction:
 def predict(
     package: Path,
     unit: str,
-    inputs: Mapping[str, NDArray[np.float32]],
+    inputs: Mapping[str, Array],
     outputs: Sequence[str],
     *,
     queries: int = 0,
@@ -115,7 +116,9 @@ def predict(
     worker: Sequence[str] = WORKER,
     timeout_s: float = LONGEST_S,
 ) -> MacPrediction:
-    """Predict the named outputs of named inputs float32 `[N,C,H,W]`, image by image, in a fresh process.
+    """Predict the named outputs of named inputs `[N,C,H,W]`, image by image, in a fresh process.
+
+    An input is float32, or uint8 where Core ML takes an image.
 
     Raises:
         ValueError: an unknown compute unit.

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from litehrnet_stage2.reference.array_files import read_npz
 from litehrnet_stage2.reference.contract.codec import decode, parse
@@ -32,6 +31,7 @@ from litehrnet_stage2.runtime.coreml.predict import (
 )
 from litehrnet_stage2.runtime.latency.result import PlannedOperation
 from litehrnet_stage2.runtime.latency.sampling import elapsed_ms, samples_ms, warm_up
+from litehrnet_stage2.runtime.program import Array
 
 MISTAKES = (ValueError, OSError, RuntimeError)
 """What coremltools raises when Core ML refuses; anything else is a defect and ends with its traceback."""
@@ -39,7 +39,7 @@ MISTAKES = (ValueError, OSError, RuntimeError)
 DEVICES = {"MLCPUComputeDevice": "cpu", "MLGPUComputeDevice": "gpu", "MLNeuralEngineComputeDevice": "ne"}
 PLAN_SINCE = (14, 4)  # of macOS
 
-Named = Mapping[str, NDArray[np.float32]]
+Named = Mapping[str, Array]
 
 
 def serve(request: PredictionRequest) -> PredictionReply:
@@ -47,7 +47,7 @@ def serve(request: PredictionRequest) -> PredictionReply:
     import coremltools as ct
 
     inputs = read_npz(Path(request.folder, INPUTS_FILE))
-    first = {name: x[:1] for name, x in inputs.items()}
+    first = fed(inputs, 0)
     units = ct.ComputeUnit[UNITS[request.unit]]
     before = mac_facts.thermal_state()
     with tempfile.TemporaryDirectory(prefix="litehrnet-stage2-") as folder:
@@ -98,9 +98,21 @@ def main() -> None:
     reply.close()
 
 
-def _outputs(run: Callable[[Named], Named], inputs: Named, names: Sequence[str]) -> Named:
+def fed(inputs: Named, index: int) -> dict[str, Any]:
+    """What coremltools takes of one image of each input: an array, or of uint8 `[N,C,H,W]` a PIL image, RGB or grey."""
+    return {name: as_image(x[index]) if x.dtype == np.uint8 else x[index : index + 1] for name, x in inputs.items()}
+
+
+def as_image(pixels: Array) -> Any:
+    """The PIL image of pixels uint8 `[C,H,W]`: of mode `RGB` where there are 3 channels, `L` where there is one."""
+    from PIL import Image
+
+    return Image.fromarray(np.ascontiguousarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)))
+
+
+def _outputs(run: Callable[[dict[str, Any]], Named], inputs: Named, names: Sequence[str]) -> Named:
     images = range(len(next(iter(inputs.values()))))
-    found = [run({name: x[i : i + 1] for name, x in inputs.items()}) for i in images]
+    found = [run(fed(inputs, i)) for i in images]
     return {name: np.concatenate([np.asarray(y[name], np.float32) for y in found]) for name in names}
 
 

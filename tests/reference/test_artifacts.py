@@ -73,7 +73,7 @@ def test_a_format_is_one_file_and_one_row(small_checkpoint: list[str], tmp_path:
     stage2("convert", *small_checkpoint, "--targets", "itself,onnx", "--out", bundle)
     entry = json.loads((bundle / "manifest.json").read_text())["artifacts"]["itself"]
     assert (entry["file"], entry["exact"]) == ("stage2.itself", True)
-    assert entry["border"] == {"dtype": "int8", "offset": 0, "layout": "NCHW"}
+    assert entry["border"] == {"dtype": "int8", "offset": 0, "layout": "NCHW", "images": False}
     results = json.loads(stage2("parity", bundle, "--json", "-"))
     assert {one["session"]["runtime"]: one["passed"] for one in results} == {
         "golden": True,
@@ -121,3 +121,8 @@ def test_devices_run_what_their_libraries_open() -> None:
 def test_a_border_with_an_offset_that_its_dtype_has_not_is_refused(dtype: artifacts.Dtype, offset: int) -> None:
     with pytest.raises(ValueError, match=rf"the offset of {dtype} is \d+, not {offset}"):
         Border(dtype, offset)
+
+
+def test_a_border_of_images_and_codes_is_refused() -> None:
+    with pytest.raises(ValueError, match="images cross beside floats alone, not beside uint8 codes"):
+        Border("uint8", offset=128, images=True)

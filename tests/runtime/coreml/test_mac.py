@@ -7,7 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
+from litehrnet_stage2.apps.convert_network import convert_network
 from litehrnet_stage2.runtime import Bundle, check_fidelity, check_parity, open_session
 from litehrnet_stage2.runtime.coreml import mac_facts
 from litehrnet_stage2.runtime.coreml.predict import UNITS, predict
@@ -23,6 +26,16 @@ def test_the_exact_package_gives_the_golden_codes_on_the_cpu(apple_bundle: Path)
 def test_the_specifications_exact_package_gives_the_golden_codes_on_the_cpu(bundle_folder: Path) -> None:
     bundle = Bundle.open(bundle_folder)
     assert check_parity(open_session(bundle, "coreml"), bundle.golden()).passed
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_package_with_images_gives_the_golden_codes_on_the_cpu(tmp_path: Path, channels: int) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(channels, 8, 3, 2, 1), nn.SiLU(), nn.Conv2d(8, 2, 1)).eval()
+    images = np.random.default_rng(0).integers(0, 256, (4, channels, 32, 48)).astype(np.uint8)
+    convert_network(network, tmp_path / "bundle", images, targets=["coreml-image"])
+    bundle = Bundle.open(tmp_path / "bundle")
+    assert check_parity(open_session(bundle, "coreml-image"), bundle.golden()).passed
 
 
 def test_the_neural_engines_package_keeps_its_fidelity(apple_bundle: Path) -> None:
