@@ -103,7 +103,15 @@ def run(
 ) -> Result:
     """Check what is asked, build the baselines, time everything."""
     from litehrnet_stage2.runtime import Bundle
-    from litehrnet_stage2.runtime.latency import SCHEMA_VERSION, Plan, Result, bundle_candidates, measure, tier_named
+    from litehrnet_stage2.runtime.latency import (
+        SCHEMA_VERSION,
+        Plan,
+        Result,
+        bundle_candidates,
+        measure,
+        tier_named,
+        try_candidates,
+    )
 
     opened = Bundle.open(folder)
     plan = Plan(tier=tier_named(tier), affinity=affinity, sustained_min=sustained_min)
@@ -119,11 +127,13 @@ def run(
         else:
             candidates = bundle_candidates(opened, runtimes=runtimes, threads=threads or [1])
         lane = _lane(opened, plan, open_, on_mac=on_mac, device=device, progress=progress)
+        lane.check(candidates)  # before what takes minutes
+        if device is None and not on_mac:
+            try_candidates(opened, candidates)
         weights = "the bundle's"
         if groups:
             from litehrnet_stage2.apps.baselines.build import WEIGHTS, baseline_candidates
 
-            lane.check(candidates)  # before baselines are built, which takes minutes
             candidates += baseline_candidates(opened, groups, threads=threads or [1], progress=progress)
             weights = WEIGHTS
         measured = measure(lane, candidates, progress=progress)

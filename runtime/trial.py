@@ -23,8 +23,6 @@ ELSEWHERE = ("coreml",)
 """The libraries that run in a process of their own anyway."""
 
 LONGEST_S = 120.0
-MOST_BYTES = 2**32
-"""Of memory, beyond what the process has when the library is imported."""
 
 _LONGEST_REASON = 500
 
@@ -55,7 +53,7 @@ def try_first(request: Request, content: bytes | Path, *, sha256: str, version: 
         version: of the library.
 
     Raises:
-        TrialError: the library refused it, crashed, hung, or asked for more than `MOST_BYTES`.
+        TrialError: the library refused it, crashed, hung, or asked for more memory than `memory_limit` has.
     """
     how = f"{request.library}-{version}"
     if request.library in ELSEWHERE or is_known(sha256) or is_known(sha256, how):

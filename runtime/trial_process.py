@@ -6,9 +6,7 @@ the reason.
 
 from __future__ import annotations
 
-import contextlib
 import os
-import resource
 import sys
 from pathlib import Path
 
@@ -16,8 +14,9 @@ import numpy as np
 
 from litehrnet_stage2.reference.contract.codec import decode, parse
 from litehrnet_stage2.runtime.border import BorderProgram
+from litehrnet_stage2.runtime.memory_limit import limit_this_process
 from litehrnet_stage2.runtime.program import Names, library_version, open_program
-from litehrnet_stage2.runtime.trial import MOST_BYTES, Request
+from litehrnet_stage2.runtime.trial import Request
 
 
 def main() -> int:
@@ -27,7 +26,7 @@ def main() -> int:
     request = decode(Request, parse(sys.argv[1]))
     content = Path(request.folder) if request.folder else sys.stdin.buffer.read()
     library_version(request.library)
-    limit_memory(MOST_BYTES)
+    limit_this_process()
     names = Names(*(tuple(spec.name for spec in specs) for specs in (request.inputs, request.outputs)))
     try:
         program = open_program(request.library, content, threads=1, exact=request.exact, names=names)
@@ -37,19 +36,6 @@ def main() -> int:
         print(f"{error or type(error).__name__}", file=reply, flush=True)
         return 1
     return 0
-
-
-def limit_memory(beyond: int) -> None:
-    """Let this process have so many bytes more than it has, where the system counts them, and leave no core file.
-
-    What counts is memory that can be written, not addresses: a library reserves those by the gigabyte for its threads.
-    """
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    counted = Path("/proc/self/statm")
-    if counted.is_file():
-        most = int(counted.read_text().split()[5]) * resource.getpagesize() + beyond
-        with contextlib.suppress(ValueError, OSError):  # a lower limit is set already
-            resource.setrlimit(resource.RLIMIT_DATA, (most, most))
 
 
 if __name__ == "__main__":

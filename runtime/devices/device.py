@@ -46,6 +46,7 @@ from litehrnet_stage2.runtime.devices.transport import (
     Transport,
     run_local,
 )
+from litehrnet_stage2.runtime.memory_limit import LIMITED, LIMITED_ADDRESSES
 from litehrnet_stage2.runtime.onnx_file import OnnxFileError, check_self_contained
 from litehrnet_stage2.runtime.program import Array, Arrays
 
@@ -129,6 +130,7 @@ class Device:
     """
 
     emulated = False
+    _limited: Sequence[str] = LIMITED
 
     def __init__(
         self,
@@ -329,7 +331,7 @@ class Device:
         return found
 
     def _reply(self, argv: list[str], timeout_s: float) -> Reply:
-        return read_reply(self.transport.run(argv, timeout_s=timeout_s), self.name)
+        return read_reply(self.transport.run([*self._limited, *argv], timeout_s=timeout_s), self.name)
 
 
 def _check_artifact(library: str, artifact: Path) -> None:
@@ -347,6 +349,7 @@ class EmulatedDevice(Device):
     """An Arm CPU under the emulator, on this machine. Adds instruction counts, gives no times."""
 
     emulated = True
+    _limited = LIMITED_ADDRESSES
 
     def __init__(self, cpu: CpuModel, *, cache_dir: Path | None = None, progress: Progress = silent) -> None:
         super().__init__(f"emulated:{cpu.name}", LocalTransport(), cache_dir=cache_dir, progress=progress)

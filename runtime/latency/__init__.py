@@ -1,6 +1,6 @@
 """Latency that can be believed: fresh processes, interleaved candidates, parity around the timing, and a verdict."""
 
-from litehrnet_stage2.runtime.latency.candidates import BENCHABLE, bundle_candidates
+from litehrnet_stage2.runtime.latency.candidates import BENCHABLE, bundle_candidates, try_candidates
 from litehrnet_stage2.runtime.latency.judge import Bounds, judge
 from litehrnet_stage2.runtime.latency.measure import measure, measure_here
 from litehrnet_stage2.runtime.latency.plan import PROCESSES, TIERS, Candidate, Plan, Tier, tier_named
@@ -26,4 +26,5 @@ __all__ = [
     "measure_here",
     "read_result",
     "tier_named",
+    "try_candidates",
 ]

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping, Sequence
 
 from litehrnet_stage2.reference.contract.artifacts import ARTIFACTS, LIBRARIES, Artifact
+from litehrnet_stage2.reference.contract.manifest import BundleError
 from litehrnet_stage2.reference.errors import InputError
+from litehrnet_stage2.reference.known_files import is_known
 from litehrnet_stage2.runtime.border import BorderProgram
 from litehrnet_stage2.runtime.bundle import Bundle
 from litehrnet_stage2.runtime.latency.plan import Candidate
-from litehrnet_stage2.runtime.program import Program
+from litehrnet_stage2.runtime.program import Program, RuntimeUnavailableError, library_version
 from litehrnet_stage2.runtime.session import check_threads
+from litehrnet_stage2.runtime.trial import Request, TrialError, try_first
 
 BENCHABLE: Mapping[str, Artifact] = {
     name: row
@@ -58,6 +62,28 @@ def bundle_candidates(bundle: Bundle, *, runtimes: Sequence[str] | None, threads
             for count in dict.fromkeys(threads)
         ]
     return candidates
+
+
+def try_candidates(bundle: Bundle, candidates: Sequence[Candidate]) -> None:
+    """Try the bundle's own artifacts that come from elsewhere, as a session would, before they are timed.
+
+    What is missing here is said where the candidate is timed.
+
+    Raises:
+        BundleError: a library refused one, crashed, hung, or asked for too much memory.
+    """
+    specs = bundle.manifest.inputs, bundle.manifest.outputs
+    for one in candidates:
+        if one.border is None or is_known(one.sha256):  # made here
+            continue
+        request = Request(library=one.library, exact=one.exact, inputs=specs[0], outputs=specs[1], border=one.border)
+        content = bundle.read(bundle.artifact(BENCHABLE[one.name].name))
+        with contextlib.suppress(RuntimeUnavailableError):
+            version = library_version(one.library)
+            try:
+                try_first(request, content, sha256=one.sha256, version=version)
+            except TrialError as error:
+                raise BundleError(f"{one.path} cannot be opened: {error}") from error
 
 
 def with_codes(program: Program, bundle: Bundle, candidate: Candidate) -> Program:

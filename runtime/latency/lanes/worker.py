@@ -34,6 +34,7 @@ from litehrnet_stage2.runtime.latency.monitor import Monitor, frequency_mhz, tem
 from litehrnet_stage2.runtime.latency.result import Conditions, Memory, Sustained
 from litehrnet_stage2.runtime.latency.sampling import elapsed_ms, samples_ms, warm_up
 from litehrnet_stage2.runtime.latency.worth import Worth, assess
+from litehrnet_stage2.runtime.memory_limit import limit_this_process
 from litehrnet_stage2.runtime.program import Arrays, Program, library_version, open_program
 from litehrnet_stage2.runtime.session import OutputError, RuntimeUnavailableError
 
@@ -50,6 +51,7 @@ class Opened:
         self.inputs = self.bundle.golden().real
         content = _read(candidate)
         self.version = library_version(candidate.library)
+        limit_this_process()
         self.rss_before_load_mib = _rss_peak_mib()
         start = time.perf_counter_ns()
         program = open_program(candidate.library, content, threads=candidate.threads or 1, exact=candidate.exact)
@@ -165,6 +167,7 @@ def memory(task: Task) -> Memory:
 def trace(task: Task) -> Trace:
     """Runs with the library's tracer on."""
     bundle = Bundle.open(Path(task.bundle))
+    limit_this_process()
     image = [x[:1] for x in bundle.golden().real]
 
     def prepare(program: Program) -> Any:
