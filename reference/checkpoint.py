@@ -17,6 +17,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from litehrnet_stage2.reference.config import Stage2Config
+from litehrnet_stage2.reference.contract.codec import parse
 from litehrnet_stage2.reference.errors import InputError
 from litehrnet_stage2.reference.files import read_regular, write_whole
 from litehrnet_stage2.reference.integer_function import QMAX, QMIN
@@ -162,14 +163,14 @@ def _read_card(path: Path) -> tuple[Card, dict[str, Any]]:
                 "with a .json of the same name beside it, as `save_checkpoint` writes"
             )
     try:
-        facts = json.loads(_read(card_path, MOST_CARD_BYTES))
+        facts = parse(_read(card_path, MOST_CARD_BYTES))
         version, kind = facts["schema_version"], facts["kind"]
         size, decibels = facts.get("size"), facts.get("sqnr_db")
         config = Stage2Config.from_dict(facts["config"])
         sha256 = facts.pop("sha256") if version == SCHEMA_VERSION else None
     except CheckpointError:
         raise
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{card_path} does not describe a checkpoint ({error})") from error
     if (
         type(version) is not int

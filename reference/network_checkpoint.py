@@ -16,6 +16,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from litehrnet_stage2.reference.checkpoint import MOST_CARD_BYTES, MOST_WEIGHTS_BYTES, CheckpointError
+from litehrnet_stage2.reference.contract.codec import parse
 from litehrnet_stage2.reference.errors import InputError
 from litehrnet_stage2.reference.files import read_regular, write_whole
 from litehrnet_stage2.reference.integer_function import QMAX, QMIN
@@ -147,9 +148,9 @@ def _check_range(name: str, quantizer: ActivationQuantizer, path: Path) -> None:
 
 def _facts(card: Path) -> dict[str, Any]:
     try:
-        facts = json.loads(read_regular(card, most_bytes=MOST_CARD_BYTES))
+        facts = parse(read_regular(card, most_bytes=MOST_CARD_BYTES))
         if not isinstance(facts["kind"], str):
             raise TypeError("its kind is no text")
-    except (InputError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (InputError, OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{card} does not describe a checkpoint ({error})") from error
     return dict(facts)

@@ -20,6 +20,9 @@ T = TypeVar("T")
 LARGEST_NUMBER = 1e15
 """No number in a file of ours comes near it: sizes in bytes, counts of instructions, milliseconds."""
 
+MOST_DEPTH = 32
+"""Of objects and lists within each other; our own files have ten, and what writes or compares them calls itself."""
+
 FORMERLY = "formerly"
 """Key of a field's metadata: what files of an older version call the field."""
 
@@ -29,13 +32,15 @@ class CodecError(InputError):
 
 
 def parse(text: str | bytes) -> Any:
-    """Plain data from JSON without its traps: no NaN or infinity, no key twice, no depth beyond the parser's.
+    """Plain data from JSON without its traps: no NaN or infinity, no key twice, no depth beyond `MOST_DEPTH`.
 
     Raises:
         CodecError: the text is not that.
     """
     try:
-        return json.loads(text, object_pairs_hook=_object, parse_constant=_refuse_constant)
+        value = json.loads(text, object_pairs_hook=_object, parse_constant=_refuse_constant)
+        _check_depth(value)
+        return value
     except RecursionError as error:
         raise CodecError("it is nested too deeply") from error
     except CodecError:
@@ -157,6 +162,16 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(name for name in names if names.count(name) > 1)
         raise CodecError(f"it has the key {twice!a} twice in one object")
     return found
+
+
+def _check_depth(value: Any) -> None:
+    level = [value] if isinstance(value, (dict, list)) else []
+    for _ in range(MOST_DEPTH):
+        nested = (entry.values() if isinstance(entry, dict) else entry for entry in level)
+        level = [inner for entries in nested for inner in entries if isinstance(inner, (dict, list))]
+        if not level:
+            return
+    raise CodecError("it is nested too deeply")
 
 
 def _refuse_constant(name: str) -> NoReturn:

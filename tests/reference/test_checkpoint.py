@@ -125,7 +125,9 @@ def test_a_card_that_does_not_fit_says_what_is_wrong(saved: Path, change: dict[s
         load_checkpoint(saved)
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "null", "{}"])
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "null", "{}", "[" * 10_000, '{"a":' * 900 + "1" + "}" * 900, '{"a": 1, "a": 2}']
+)
 def test_a_card_that_is_no_json_object_of_ours_is_refused(saved: Path, content: str) -> None:
     saved.with_suffix(".json").write_text(content)
     with pytest.raises(CheckpointError, match="does not describe a checkpoint"):

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import pytest
 
-from litehrnet_stage2.reference.contract.codec import CodecError, decode, parse
+from litehrnet_stage2.reference.contract.codec import MOST_DEPTH, CodecError, decode, parse
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,8 @@ def test_fields_of_a_later_version_are_left_out() -> None:
         ("[NaN]", "holds NaN, which is no number"),
         ("[-Infinity]", "holds -Infinity"),
         ("[" * 100_000, "nested too deeply"),
+        ("[" * 33 + "]" * 33, "nested too deeply"),
+        ('{"a":' * 500 + "1" + "}" * 500, "nested too deeply"),
         ('{"a": 1, "a": 2}', "the key 'a' twice"),
         (b'"\xff"', "utf-8"),
         ("1" * 5000, "4300"),
@@ -89,3 +91,7 @@ def test_fields_of_a_later_version_are_left_out() -> None:
 def test_text_that_is_no_strict_json_is_refused(text: str | bytes, said: str) -> None:
     with pytest.raises(CodecError, match=said):
         parse(text)
+
+
+def test_depth_up_to_the_stated_one_is_read() -> None:
+    assert parse("[" * MOST_DEPTH + "]" * MOST_DEPTH)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -18,6 +20,8 @@ from litehrnet_stage2.reference.network_checkpoint import (
     load_network_checkpoint,
     save_network_checkpoint,
 )
+from litehrnet_stage2.reference.sealed import pair_sha256
+from tests.campaign.damage import many_flips
 
 SIZE = (1, 3, 8, 8)
 
@@ -88,3 +92,43 @@ def test_a_network_without_ranges_is_not_saved(tmp_path: Path) -> None:
 
 def test_a_bare_state_dict_is_no_such_checkpoint(tmp_path: Path) -> None:
     assert not is_network_checkpoint(tmp_path / "w.safetensors")
+
+
+@pytest.mark.parametrize("content", ["", "[]", "null", "{}", '{"kind": 5}', '{"a":' * 900 + "1" + "}" * 900])
+def test_a_card_that_describes_none_is_refused(saved: tuple[QuantizedNetwork, Path], content: str) -> None:
+    saved[1].with_suffix(".json").write_text(content)
+    with pytest.raises(CheckpointError, match=r"tuned\.json does not describe a checkpoint"):
+        load_network_checkpoint(made(), saved[1])
+
+
+def test_a_pipe_and_a_huge_file_are_refused_before_they_are_read(saved: tuple[QuantizedNetwork, Path]) -> None:
+    path = saved[1]
+    with path.open("wb") as file:
+        file.truncate(2**35)  # sparse
+    with pytest.raises(CheckpointError, match="at most 1,073,741,824 are read"):
+        load_network_checkpoint(made(), path)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(CheckpointError, match="no regular file"):
+        load_network_checkpoint(made(), path)
+
+
+def test_weights_edited_with_their_hash_made_good_are_refused_in_a_sentence_or_are_weights(
+    saved: tuple[QuantizedNetwork, Path],
+) -> None:
+    path = saved[1]
+    good, card = path.read_bytes(), json.loads(path.with_suffix(".json").read_text())
+    del card["sha256"]
+    rng = np.random.default_rng(0)
+    network = made()
+    refused: list[str] = []
+    for index in range(100):
+        bad = many_flips(good, rng) if index % 2 else many_flips(good[:1500], rng) + good[1500:]
+        path.write_bytes(bad)
+        path.with_suffix(".json").write_text(json.dumps({**card, "sha256": pair_sha256(bad, card)}))
+        try:
+            load_network_checkpoint(network, path)
+        except CheckpointError as error:
+            refused.append(str(error))
+    assert len(refused) > 50
+    assert not [sentence for sentence in refused if "\n" in sentence]

@@ -242,6 +242,14 @@ def test_a_manifest_that_is_no_json_is_damaged(content: str, damaged: Path) -> N
         Bundle.open(damaged)
 
 
+def _nested(depth: int) -> list[Any]:
+    """Lists within each other, deeper than what writes them again can follow."""
+    value: list[Any] = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
 def test_a_manifest_that_is_no_text_is_damaged(damaged: Path) -> None:
     (damaged / "manifest.json").write_bytes(b"\xff\xfe\xfa")
     with pytest.raises(BundleError, match=r"manifest.json is damaged"):
@@ -289,6 +297,7 @@ def test_a_folder_without_a_manifest_is_no_bundle(make: Callable[[Path], object]
         lambda values: values.update(name="x" * 201),
         lambda values: values.update(golden_sha256="0" * 63),
         lambda values: values.update(details=[]),
+        lambda values: values["details"].update(deep=_nested(500)),
         lambda values: values.update(files=[]),
         lambda values: values.update(files={"stage2.pte": {"sha256": "0"}}),
         lambda values: values.update(files={"stage2.pte": {"sha256": 0, "size_bytes": 0}}),
