@@ -31,7 +31,7 @@ from litehrnet_stage2.reference.files import read_regular
 from litehrnet_stage2.reference.integer_function import IntegerFunction, Quantization, QuantizedTensor
 from litehrnet_stage2.reference.quantization import PIXELS
 
-SCHEMA_VERSION = "2.1"  # 2.1 added the raw golden codes
+SCHEMA_VERSION = "2.1"
 FILE_NAME, HASH_NAME = "manifest.json", "manifest.sha256"
 FUNCTION, GOLDEN = "function.npz", "golden.npz"
 MOST_BYTES = 4 << 20  # of a manifest
