@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from litehrnet_stage2.apps import console, quality
+from litehrnet_stage2.apps import console, network_options, quality
 from litehrnet_stage2.reference.contract.artifacts import ARTIFACTS, DEFAULT_TARGETS
 from litehrnet_stage2.reference.errors import InputError
 from litehrnet_stage2.reference.progress import Progress, silent
@@ -47,7 +47,10 @@ def convert(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the bundle; an older bundle is replaced.")],
     checkpoint: Annotated[
         Path | None,
-        typer.Option(help="A .safetensors checkpoint, float or fine-tuned. Default: the weights that ship."),
+        typer.Option(
+            help="A .safetensors checkpoint, float or fine-tuned; with --network its state dict, or a fine-tuned one. "
+            "Default: the weights that ship; with --network those that it has."
+        ),
     ] = None,
     calibration: Annotated[
         str | None,
@@ -61,25 +64,9 @@ def convert(
         str | None,
         typer.Option(help="HxW of the features to build for, if other than that of --calibration or the checkpoint."),
     ] = None,
-    network: Annotated[
-        str | None,
-        typer.Option(
-            help="A whole network instead of a Stage2: MODULE:NAME of a function that returns the module. It is "
-            "imported, so its code runs; --checkpoint is then its state dict as .safetensors, a tuned one, or nothing."
-        ),
-    ] = None,
-    inputs: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--input",
-            help="With --network, for each input of `forward`: NAME=1xCxHxW, and :pixels behind it where it takes an "
-            "image in [0, 1], which artifacts then take as uint8.",
-        ),
-    ] = None,
-    outputs: Annotated[
-        list[str] | None,
-        typer.Option("--output", help="With --network, names of the outputs, if not the keys of what it returns."),
-    ] = None,
+    network: network_options.Network = None,
+    inputs: network_options.Inputs = None,
+    outputs: network_options.Outputs = None,
     silu_floor: Annotated[
         float | None,
         typer.Option(
@@ -169,13 +156,11 @@ def _convert_named(
 ) -> Manifest:
     """Convert a whole network as the command line names it."""
     from litehrnet_stage2.apps.convert_network import convert_network
-    from litehrnet_stage2.apps.network_source import load_converted_network, load_inputs, parse_input
+    from litehrnet_stage2.apps.network_source import load_converted_network, load_inputs, parse_inputs
 
-    declared = [parse_input(text) for text in inputs]
-    if not declared or calibration is None:
-        raise InputError(
-            "a whole network needs --input NAME=1xCxHxW for each input of its forward, and --calibration FILE.npy"
-        )
+    declared = parse_inputs(inputs)
+    if calibration is None:
+        raise InputError("a whole network needs examples of its inputs: give --calibration FILE.npy")
     arrays = load_inputs(Path(calibration), declared)
     progress(f"importing {network}")
     module = load_converted_network(

@@ -17,6 +17,18 @@ _CAPTURE = "record what enters your Stage2 with `capture_features(network, batch
 
 
 def find_features(where: str | Path) -> list[Path]:
+    """`find_arrays` of features.
+
+    Raises:
+        InputError: there are none.
+    """
+    try:
+        return find_arrays(where)
+    except InputError as error:
+        raise InputError(f"{error}; {_CAPTURE}") from error
+
+
+def find_arrays(where: str | Path) -> list[Path]:
     """The `.npy` files that a file, a folder or a glob names, sorted; a path that exists is never a pattern.
 
     Raises:
@@ -31,7 +43,7 @@ def find_features(where: str | Path) -> list[Path]:
         found = sorted(Path(name) for name in glob.glob(str(where), recursive=True))  # noqa: PTH207 (absolute globs)
     if not found:
         what = "no .npy file in the folder" if path.is_dir() else "no file"
-        raise InputError(f"{what} {where}: give a .npy of features, a folder of them or a quoted pattern; {_CAPTURE}")
+        raise InputError(f"{what} {where}: give a .npy, a folder of them or a quoted pattern")
     return found
 
 

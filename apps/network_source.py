@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from litehrnet_stage2.reference.array_files import read_npy, read_npz
+from litehrnet_stage2.reference.array_files import map_npy, read_npy, read_npz
 from litehrnet_stage2.reference.errors import InputError
 from litehrnet_stage2.reference.files import read_regular
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 MOST_WEIGHTS_BYTES = 2**30
 MOST_IMAGES = 512
 """Of the calibration data: ranges do not change with more."""
+
+_PART = 64  # examples looked at once
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,21 @@ def parse_input(text: str) -> InputDeclaration:
         raise InputError(f"the input {text!r} is not NAME=1xCxHxW, such as images=1x3x256x512, or that with :pixels")
     channels, height, width = sizes
     return InputDeclaration(found[1], (1, channels, height, width), found[5] is not None)
+
+
+def parse_inputs(texts: Sequence[str]) -> list[InputDeclaration]:
+    """Every `--input` of a command.
+
+    Raises:
+        InputError: there is none, two have one name, or one is not as `parse_input` has it.
+    """
+    declared = [parse_input(text) for text in texts]
+    if not declared:
+        raise InputError("a whole network needs --input NAME=1xCxHxW for each input of its forward, and has none")
+    names = [one.name for one in declared]
+    if len(set(names)) < len(names):
+        raise InputError(f"two inputs have one name ({', '.join(names)}): give --input once for each")
+    return declared
 
 
 def load_network(factory: str, checkpoint: Path | None) -> nn.Module:
@@ -150,7 +167,30 @@ def load_inputs(
     return found
 
 
+def map_input(path: Path, one: InputDeclaration) -> NDArray[Any]:
+    """An input `[N, C, H, W]` in a `.npy`, mapped into memory and checked in full; `as_declared` makes it what is read.
+
+    Raises:
+        InputError: it is of another shape, dtype or range than declared.
+    """
+    array = map_npy(path)
+    _check(array, one, path)
+    return array
+
+
+def as_declared(array: NDArray[Any], one: InputDeclaration) -> NDArray[Any]:
+    """A checked array as the network takes it: uint8 of pixels, otherwise float32."""
+    if not one.pixels:
+        return array.astype(np.float32)
+    return array if array.dtype == np.uint8 else np.rint(array.astype(np.float32) * 255).astype(np.uint8)
+
+
 def _checked(array: NDArray[Any], one: InputDeclaration, where: Path) -> NDArray[Any]:
+    _check(array, one, where)
+    return as_declared(array, one)
+
+
+def _check(array: NDArray[Any], one: InputDeclaration, where: Path) -> None:
     if array.ndim != 4 or array.shape[1:] != one.shape[1:] or not len(array):
         due = ",".join(map(str, one.shape[1:]))
         hint = ""
@@ -158,18 +198,26 @@ def _checked(array: NDArray[Any], one: InputDeclaration, where: Path) -> NDArray
             hint = ": its channels come last, write x.transpose(0, 3, 1, 2)"
         raise InputError(f"{where} must hold `{one.name}` as [N,{due}], N >= 1, but has {list(array.shape)}{hint}")
     if one.pixels and array.dtype == np.uint8:
-        return array
+        return
     if array.dtype.kind != "f":
         kind = "uint8, or floats in [0, 1]," if one.pixels else "floats"
         raise InputError(f"{where} must hold `{one.name}` as {kind} but holds {array.dtype}")
-    values = array.astype(np.float32)
-    if not np.isfinite(values).all():
+    lowest, highest = _extremes(array)
+    if not (np.isfinite(lowest) and np.isfinite(highest)):
         raise InputError(f"{where} holds values of `{one.name}` that are NaN or infinite: every value must be finite")
-    if not one.pixels:
-        return values
-    if values.min() < 0 or values.max() > 1:
+    if one.pixels and (lowest < 0 or highest > 1):
         raise InputError(
-            f"{where} holds values of `{one.name}` from {values.min():.3g} to {values.max():.3g}: pixels are uint8, or "
+            f"{where} holds values of `{one.name}` from {lowest:.3g} to {highest:.3g}: pixels are uint8, or "
             "floats in [0, 1]; for anything else declare the input without :pixels"
         )
-    return np.rint(values * 255).astype(np.uint8)
+
+
+def _extremes(array: NDArray[Any]) -> tuple[float, float]:
+    """The lowest and highest value as float32, NaN where there is one; a part of a mapped file at a time."""
+    lowest, highest = [], []
+    with np.errstate(over="ignore"):
+        for start in range(0, len(array), _PART):
+            part = array[start : start + _PART].astype(np.float32)
+            lowest.append(part.min())
+            highest.append(part.max())
+    return float(np.min(lowest)), float(np.max(highest))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from litehrnet_stage2.apps import console
+from litehrnet_stage2.apps import console, network_options
 from litehrnet_stage2.reference.errors import InputError
 
 if TYPE_CHECKING:
@@ -25,6 +25,9 @@ stage2 qat --task landmarks --out runs/qat --set steps=2000 --set task_weight=0.
 
 stage2 qat --task landmarks --whole --out runs/whole --set task_weight=0.1 --set answer_weight=10
 
+stage2 qat --network my_package.model:make --checkpoint w.safetensors --input image=1x3x256x512:pixels
+--features images.npy --out runs/own
+
 stage2 qat --features 'shards/*.npy' --teacher float.safetensors --out runs/qat --resume
 
 torchrun --nproc-per-node 2 -m litehrnet_stage2.apps.qat.command --features 'shards/*.npy'
@@ -41,7 +44,11 @@ def register(app: typer.Typer) -> None:
 def qat(
     out: Annotated[Path, typer.Option(help="Folder for weights, log, plot, summary and checkpoints.")],
     features: Annotated[
-        str, typer.Option(help="Feature shards [N,32,64,128]: a .npy file, a folder of them or a quoted glob.")
+        str,
+        typer.Option(
+            help="Feature shards [N,32,64,128], or with --network its inputs, as declared: a .npy file, a folder of "
+            "them or a quoted glob."
+        ),
     ] = "",
     teacher: Annotated[
         Path | None,
@@ -52,9 +59,13 @@ def qat(
         list[str] | None, typer.Option("--set", help="key=value, any knob of the config; repeatable.")
     ] = None,
     task: Annotated[str, typer.Option(help="distillation or landmarks; short for --set task=...")] = "",
-    network: Annotated[
-        Path | None, typer.Option(help="Stem and heads of the landmark task; default: the shipped ones.")
+    network: network_options.Network = None,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(help="With --network, its float state dict (.safetensors). Default: the weights that it has."),
     ] = None,
+    inputs: network_options.Inputs = None,
+    outputs: network_options.Outputs = None,
     cache: Annotated[
         Path | None, typer.Option(help="Folder for rendered scenes; default: one that all runs share.")
     ] = None,
@@ -64,7 +75,7 @@ def qat(
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in OUT.")] = False,
     verbose: console.Verbose = False,
 ) -> None:
-    """Fine-tune the int8 Stage2 towards a float one, on recorded features or on the landmark task.
+    """Fine-tune the int8 Stage2 or network towards its float form, on recorded features or on the landmark task.
 
     Ends with 0; with 1 if the run had to stop, its checkpoints whole; with 2 if it could not start.
     """
@@ -78,15 +89,26 @@ def qat(
             knobs = read_config(config, [*(override or []), *([f"task={task}"] if task else [])])
             model: Stage2 | QuantizedNetwork
             source: Source
-            if whole:
-                if knobs.task != "landmarks" or teacher or network or features:
+            if network is not None:
+                if whole or teacher or knobs.task != "distillation":
                     raise InputError(
-                        "--whole goes with --task landmarks alone: leave out --teacher, --features, --network"
+                        "--network is tuned towards its own float outputs: leave out --teacher, --whole and "
+                        "--task landmarks; its weights are --checkpoint"
                     )
+                from litehrnet_stage2.apps.qat.own_network import own_network
+
+                model, source = own_network(network, checkpoint, inputs or [], outputs, features, knobs)
+            elif checkpoint or inputs or outputs:
+                raise InputError(
+                    "--checkpoint, --input and --output belong to a whole network: name it with --network MODULE:NAME"
+                )
+            elif whole:
+                if knobs.task != "landmarks" or teacher or features:
+                    raise InputError("--whole goes with --task landmarks alone: leave out --teacher and --features")
                 model, source = _whole(knobs, cache)
             else:
                 float_stage2 = _teacher(teacher, knobs)
-                model, source = float_stage2, _source(knobs, float_stage2, features, network, cache)
+                model, source = float_stage2, _source(knobs, float_stage2, features, cache)
             summary = fine_tune(model, source, knobs, out=out, resume=resume, ranks=ranks, console=console.err)
         except QatError as stopped:
             console.print_error(str(stopped))
@@ -142,7 +164,7 @@ def _teacher(path: Path | None, knobs: QatConfig) -> Stage2:
     return model
 
 
-def _source(knobs: QatConfig, teacher: Stage2, features: str, network: Path | None, cache: Path | None) -> Source:
+def _source(knobs: QatConfig, teacher: Stage2, features: str, cache: Path | None) -> Source:
     from litehrnet_stage2.apps.features_file import find_features
     from litehrnet_stage2.apps.landmarks.weight_files import SHIPPED, load_stem_and_heads
     from litehrnet_stage2.apps.qat.data import LandmarkSource, ShardSource
@@ -154,7 +176,7 @@ def _source(knobs: QatConfig, teacher: Stage2, features: str, network: Path | No
         return ShardSource(FeatureShards(find_features(features), channels=teacher.config.in_channels), knobs)
     if features:
         raise InputError(f"--features (={features!r}) goes with task 'distillation', but the task is {knobs.task!r}")
-    stem, heads = load_stem_and_heads(network or SHIPPED / "landmarks.safetensors")
+    stem, heads = load_stem_and_heads(SHIPPED / "landmarks.safetensors")
     return LandmarkSource.rendered(stem, heads, knobs, cache=cache, say=console.err.print)
 
 
@@ -175,7 +197,7 @@ def _tell(summary: QatSummary, out: Path) -> None:
         console.warn(
             "fine-tuning did not win on held-out maps: its loss is "
             f"{after.loss:.4g}, that of calibration alone {before.loss:.4g}. Convert the float checkpoint instead, or "
-            "tune longer or on more features."
+            "tune longer or on more data."
         )
     ratios = ", ".join(f"{name} {before.sqnr_db[name]:.2f} -> {value:.2f} dB" for name, value in after.sqnr_db.items())
     console.out.print(

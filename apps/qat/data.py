@@ -20,14 +20,14 @@ from litehrnet_stage2.apps.landmarks.decoding import STRIDE_PX
 from litehrnet_stage2.apps.landmarks.landmark_net import Prediction
 from litehrnet_stage2.apps.landmarks.loss import answer_loss, task_loss
 from litehrnet_stage2.apps.landmarks.pool import CHOOSING_SEED, TRAIN_SEED, Pool, crops, rendered, scene_cache
-from litehrnet_stage2.apps.qat.features import FeatureShards
+from litehrnet_stage2.apps.qat.features import Shards
 from litehrnet_stage2.apps.qat.qat_config import QatConfig
 from litehrnet_stage2.reference.errors import InputError
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Features `[B,C,h,w]` float32, and `labels` for the task's loss where the source has a task."""
+    """Features `[B,C,h,w]` float32, or pixels uint8, and `labels` for the task's loss where the source has a task."""
 
     features: Tensor
     labels: Tensor | None = None
@@ -57,25 +57,30 @@ class Source(Protocol):
 
 
 class ShardSource:
-    """Recorded features; the last `held_out_maps` of them are kept out of training.
+    """Recorded features, or inputs of a network; the last `held_out_maps` of them are kept out of training.
+
+    Args:
+        shards: of them.
+        config: `crop_cells` among others.
+        stride: how many positions of a map, each way, one cell of 1/4 resolution is: 1 of features, 4 of images.
 
     Raises:
         ValueError: too few maps for the held-out ones and a batch, or a crop larger than the maps.
     """
 
-    def __init__(self, shards: FeatureShards, config: QatConfig) -> None:
-        self._shards, self._config = shards, config
+    def __init__(self, shards: Shards, config: QatConfig, *, stride: int = 1) -> None:
+        self._shards, self._config, self._side = shards, config, stride * config.crop_cells
         self._count = len(shards) - config.held_out_maps
         if self._count < 1:
             raise InputError(
-                f"{len(shards)} feature maps are too few: `held_out_maps` (={config.held_out_maps}) of them "
+                f"{len(shards)} maps are too few: `held_out_maps` (={config.held_out_maps}) of them "
                 "are kept out of training; record more or lower it"
             )
         _, height, width = shards.map_shape
-        if config.crop_cells > min(height, width):
+        if self._side > min(height, width):
             raise InputError(
-                f"`crop_cells` (={config.crop_cells}) exceeds the maps ({height}x{width}): "
-                "lower it, or set 0 for whole maps"
+                f"`crop_cells` (={config.crop_cells}) asks for crops of {self._side}x{self._side}, and the maps are "
+                f"{height}x{width}: lower it, or --set crop_cells=0 for whole maps"
             )
 
     @property
@@ -86,17 +91,16 @@ class ShardSource:
 
     def batch(self, step: int, *, rank: int, ranks: int) -> Batch:
         """Maps drawn with replacement, each cropped at an even offset."""
-        config = self._config
+        config, size = self._config, self._side
         rng = np.random.default_rng((config.seed, step))
         _, height, width = self._shards.map_shape
         indices = rng.integers(self._count, size=config.batch)
-        tops = 2 * rng.integers((height - config.crop_cells) // 2 + 1, size=config.batch)
-        lefts = 2 * rng.integers((width - config.crop_cells) // 2 + 1, size=config.batch)
+        tops = 2 * rng.integers((height - size) // 2 + 1, size=config.batch)
+        lefts = 2 * rng.integers((width - size) // 2 + 1, size=config.batch)
         share = slice(rank, None, ranks)
         maps = self._shards.gather(indices[share])
-        if not config.crop_cells:
+        if not size:
             return Batch(maps)
-        size = config.crop_cells
         return Batch(
             torch.stack(
                 [m[:, t : t + size, x : x + size] for m, t, x in zip(maps, tops[share], lefts[share], strict=True)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,33 +24,19 @@ _LARGEST = float(np.finfo(np.float16).max)
 _SMALLEST = float(np.finfo(np.float16).smallest_normal) * 2**8  # so that 1/256 of the largest value is normal
 
 
-class FeatureShards:
-    """Feature maps of any number of `.npy` files, as one sequence.
+class Shards:
+    """Maps `[N,C,H,W]` of any number of arrays, as one sequence; `C`, `H`, `W` are the same in all.
 
-    Each file holds `[N,C,H,W]` of a float dtype; `C`, `H`, `W` are the same in all.
-
-    Raises:
-        ValueError: an empty file, a wrong rank, channel count, size or dtype, or a value that is
-            not finite. Everything is checked here, before any training starts.
+    Args:
+        arrays: mapped into memory or not.
+        taken: makes of an array what `gather` gives.
     """
 
-    def __init__(self, paths: Sequence[Path], *, channels: int) -> None:
-        self._shards: list[npt.NDArray[np.floating]] = []
-        for path in paths:
-            shard = map_features(path, channels)
-            if shard.shape[2] % 2 or shard.shape[3] % 2:
-                raise InputError(f"{path} has shape {shard.shape}: features must be [N,{channels},H,W], H and W even")
-            if self._shards and shard.shape[1:] != self._shards[0].shape[1:]:
-                raise InputError(
-                    f"{path} holds maps of shape {shard.shape[1:]}, "
-                    f"the shards before it {self._shards[0].shape[1:]}: all must be alike"
-                )
-            self._shards.append(shard)
+    def __init__(
+        self, arrays: Sequence[npt.NDArray[Any]], taken: Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
+    ) -> None:
+        self._shards, self._taken = list(arrays), taken
         self._starts = np.cumsum([0, *(len(shard) for shard in self._shards)])
-        for path, shard in zip(paths, self._shards, strict=True):
-            for start in range(0, len(shard), _CHUNK):
-                if not np.isfinite(shard[start : start + _CHUNK]).all():
-                    raise InputError(f"{path} holds NaN or infinity in maps {start} to {start + _CHUNK - 1}")
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -62,12 +48,41 @@ class FeatureShards:
         return channels, height, width
 
     def gather(self, indices: Iterable[int]) -> Tensor:
-        """The maps at these positions: float32 `[len(indices),C,H,W]`."""
+        """The maps at these positions: `[len(indices),C,H,W]`."""
         maps = []
         for index in indices:
             shard = int(np.searchsorted(self._starts, index, side="right")) - 1
-            maps.append(self._shards[shard][index - self._starts[shard]].astype(np.float32))
+            maps.append(self._taken(self._shards[shard][index - self._starts[shard]]))
         return torch.from_numpy(np.stack(maps))
+
+
+class FeatureShards(Shards):
+    """Feature maps of any number of `.npy` files, which `gather` gives as float32.
+
+    Each file holds `[N,C,H,W]` of a float dtype.
+
+    Raises:
+        ValueError: an empty file, a wrong rank, channel count, size or dtype, or a value that is
+            not finite. Everything is checked here, before any training starts.
+    """
+
+    def __init__(self, paths: Sequence[Path], *, channels: int) -> None:
+        shards: list[npt.NDArray[np.floating]] = []
+        for path in paths:
+            shard = map_features(path, channels)
+            if shard.shape[2] % 2 or shard.shape[3] % 2:
+                raise InputError(f"{path} has shape {shard.shape}: features must be [N,{channels},H,W], H and W even")
+            if shards and shard.shape[1:] != shards[0].shape[1:]:
+                raise InputError(
+                    f"{path} holds maps of shape {shard.shape[1:]}, "
+                    f"the shards before it {shards[0].shape[1:]}: all must be alike"
+                )
+            shards.append(shard)
+        for path, shard in zip(paths, shards, strict=True):
+            for start in range(0, len(shard), _CHUNK):
+                if not np.isfinite(shard[start : start + _CHUNK]).all():
+                    raise InputError(f"{path} holds NaN or infinity in maps {start} to {start + _CHUNK - 1}")
+        super().__init__(shards, lambda array: array.astype(np.float32))
 
 
 def capture_features(module: nn.Module, loader: Iterable[Any], out: Path, *, maps_per_shard: int = 256) -> list[Path]:

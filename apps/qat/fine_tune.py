@@ -284,7 +284,11 @@ def _facts(config: QatConfig, teacher: Stage2 | QuantizedNetwork, source: Source
         digest.update(np.ascontiguousarray(tensor.cpu().numpy()).tobytes())
     return {
         "config": dataclasses.asdict(config),
-        "teacher_config": {"outputs": list(teacher.output_names)}
+        "teacher_config": {
+            "inputs": list(teacher.input_names),
+            "pixels": sorted(teacher.pixels),
+            "outputs": list(teacher.output_names),
+        }
         if isinstance(teacher, QuantizedNetwork)
         else dataclasses.asdict(teacher.config)
         | {"num_channels": list(teacher.config.num_channels)}

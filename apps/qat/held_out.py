@@ -87,7 +87,9 @@ class HeldOut:
         """The figures of `student`'s integer function, by the golden evaluator, on the half that chose nothing."""
         function, _ = freeze(copy.deepcopy(student).cpu(), self._judging.features.shape)
         (name,) = function.inputs
-        codes = golden.evaluate(function, function.quantization[name].quantize(self._judging.features.numpy()))
+        features = self._judging.features
+        real = features.float() / 255 if features.dtype == torch.uint8 else features
+        codes = golden.evaluate(function, function.quantization[name].quantize(real.numpy()))
         named = {
             label: torch.from_numpy(function.quantization[tensor].dequantize(codes[label]))
             for label, tensor in function.outputs.items()

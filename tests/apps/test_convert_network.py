@@ -131,7 +131,7 @@ def _make(folder: Path) -> nn.Module:
         ({"input": "picture=1x3x32x48:pixels"}, "has no input `picture`: it takes image"),
         ({"input": "image=1x3x16x48:pixels"}, "must hold `image` as [N,3,16,48]"),
         ({"input": None}, "a whole network needs --input"),
-        ({"calibration": None}, "and --calibration FILE.npy"),
+        ({"calibration": None}, "give --calibration FILE.npy"),
         ({"calibration": "absent.npy"}, "absent.npy"),
         ({"calibration": "int16.npy"}, "must hold `image` as uint8, or floats in [0, 1], but holds int16"),
         ({"calibration": "black.npy"}, "examples of `image` to calibrate on must hold what the network will see, but"),
