@@ -64,9 +64,9 @@ def convert(
         str | None,
         typer.Option(help="HxW of the features to build for, if other than that of --calibration or the checkpoint."),
     ] = None,
-    network: network_options.Network = None,
-    inputs: network_options.Inputs = None,
-    outputs: network_options.Outputs = None,
+    network: network_options.NetworkOption = None,
+    inputs: network_options.InputOptions = None,
+    outputs: network_options.OutputOptions = None,
     silu_floor: Annotated[
         float | None,
         typer.Option(

@@ -6,14 +6,14 @@ from typing import Annotated
 
 import typer
 
-Network = Annotated[
+NetworkOption = Annotated[
     str | None,
     typer.Option(
         help="A whole network instead of a Stage2: MODULE:NAME of a function that returns the module. It is "
         "imported, so its code runs; its weights are --checkpoint, or what the function gives it."
     ),
 ]
-Inputs = Annotated[
+InputOptions = Annotated[
     list[str] | None,
     typer.Option(
         "--input",
@@ -21,7 +21,7 @@ Inputs = Annotated[
         "image in [0, 1], which artifacts then take as uint8.",
     ),
 ]
-Outputs = Annotated[
+OutputOptions = Annotated[
     list[str] | None,
     typer.Option("--output", help="With --network, names of the outputs, if not the keys of what it returns."),
 ]

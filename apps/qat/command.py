@@ -59,13 +59,13 @@ def qat(
         list[str] | None, typer.Option("--set", help="key=value, any knob of the config; repeatable.")
     ] = None,
     task: Annotated[str, typer.Option(help="distillation or landmarks; short for --set task=...")] = "",
-    network: network_options.Network = None,
+    network: network_options.NetworkOption = None,
     checkpoint: Annotated[
         Path | None,
         typer.Option(help="With --network, its float state dict (.safetensors). Default: the weights that it has."),
     ] = None,
-    inputs: network_options.Inputs = None,
-    outputs: network_options.Outputs = None,
+    inputs: network_options.InputOptions = None,
+    outputs: network_options.OutputOptions = None,
     cache: Annotated[
         Path | None, typer.Option(help="Folder for rendered scenes; default: one that all runs share.")
     ] = None,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import re
+import shlex
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -17,7 +19,6 @@ import typer
 from numpy.typing import NDArray
 from rich.console import Console
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from litehrnet_stage2.apps import console
@@ -31,6 +32,8 @@ from litehrnet_stage2.runtime import Bundle
 
 Stage2Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
+PAGE = Path(__file__).parents[2] / "docs" / "qat.md"
+
 MODEL = """
 from torch import nn
 
@@ -39,12 +42,10 @@ class Net(nn.Module):
     def __init__(self):
         super().__init__()
         self.stem = nn.Sequential(nn.Conv2d(3, 16, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(16), nn.SiLU())
-        first, second = (nn.Conv2d(16, 16, 3, padding=1) for _ in range(2))
-        self.body = nn.Sequential(first, nn.SiLU(), second, nn.SiLU())
-        self.head = nn.Conv2d(16, 1, 1)
+        self.head = nn.Conv2d(16, 1, 3, padding=1)
 
     def forward(self, image):
-        return {"edges": self.head(self.body(self.stem(image)))}
+        return {"heat": self.head(self.stem(image))}
 
 
 class Two(nn.Module):
@@ -80,30 +81,24 @@ def blocks(count: int) -> NDArray[np.uint8]:
     return noisy
 
 
-def edges(images: Tensor) -> Tensor:
-    """Where the brightness of one half of the resolution changes from left to right."""
-    grey = nn.functional.avg_pool2d(images.mean(1, keepdim=True), 2)
-    return nn.functional.conv2d(grey, torch.tensor([[[[-1.0, 0.0, 1.0]]]]), padding=(0, 1))
-
-
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A person's folder: their module, its trained weights, and images."""
+    """A person's folder: their module, its weights, and images.
+
+    One channel is nearly silent and its weights in the head are large: they take nearly all of the head's int8, which
+    calibration cannot mend and tuning can.
+    """
     folder = tmp_path_factory.mktemp("own")
     (folder / "tuned_model.py").write_text(MODEL)
-    images = blocks(48)
-    np.save(folder / "images.npy", images)
+    np.save(folder / "images.npy", blocks(48))
     made: dict[str, Any] = {}
     exec(compile(MODEL, "tuned_model.py", "exec"), made)
     torch.manual_seed(0)
-    network: nn.Module = made["make"]()
-    optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
-    real = torch.from_numpy(images[:16]).float() / 255
-    for _ in range(60):
-        loss = (network(real)["edges"] - edges(real)).square().mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+    network = made["make"]()
+    with torch.no_grad():
+        network.head.weight[:, 0] *= 60
+        network.stem[1].weight[0] /= 60
+        network.stem[1].bias[0] = -4
     save_file(network.state_dict(), folder / "w.safetensors")
     return folder
 
@@ -116,7 +111,15 @@ def folder(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     return tmp_path
 
 
-KNOBS = {"steps": 40, "crop_cells": 4, "held_out_maps": 12, "threads": 1, "choose_every": 10, "checkpoint_every": 10}
+KNOBS = {
+    "steps": 40,
+    "crop_cells": 4,
+    "held_out_maps": 12,
+    "threads": 1,
+    "choose_every": 10,
+    "checkpoint_every": 10,
+    "ema_decay": 0.9,
+}
 
 
 def options(
@@ -151,12 +154,12 @@ def typed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, str, str]
 def test_a_tuned_network_is_nearer_to_float_than_a_calibrated_one_and_converts_to_the_same_codes(
     folder: Path, stage2: Stage2Command
 ) -> None:
-    done = stage2(*options(knobs={"learning_rate": 2e-3, "ema_decay": 0.9}))
+    done = stage2(*options())
     assert done.returncode == 0, done.stderr
     summary = json.loads((folder / "run" / "summary.json").read_text())
-    before, after = summary["post_training"]["sqnr_db"]["edges"], summary["tuned"]["sqnr_db"]["edges"]
-    assert f"edges {before:.2f} -> {after:.2f} dB" in done.stdout
-    assert after > before + 0.3
+    before, after = summary["post_training"]["sqnr_db"]["heat"], summary["tuned"]["sqnr_db"]["heat"]
+    assert f"heat {before:.2f} -> {after:.2f} dB" in done.stdout
+    assert after > before + 5
     assert {path.name for path in (folder / "run").iterdir()} >= {"metrics.csv", "plot.png", "tensorboard"}
 
     converted = stage2(
@@ -169,6 +172,21 @@ def test_a_tuned_network_is_nearer_to_float_than_a_calibrated_one_and_converts_t
     results = check_bundle(folder / "bundle", runtimes=["golden", "onnxruntime"])
     assert len(results) == 2
     assert all(result.passed for result in results)
+
+
+def test_the_commands_of_the_page_tune_a_network_and_convert_it(folder: Path, stage2: Stage2Command) -> None:
+    section = PAGE.read_text(encoding="utf-8").partition("## 2. Your whole network")[2].partition("\n## ")[0]
+    (console_,) = re.findall(r"```console\n(.*?)```", section, re.DOTALL)
+    tune, make = (shlex.split(line)[2:] for line in console_.replace("\\\n", " ").splitlines())
+    (folder / "my_package").mkdir()
+    shutil.copy(folder / "tuned_model.py", folder / "my_package" / "model.py")
+    np.save(folder / "images.npy", np.tile(blocks(4), (1, 1, 8, 11))[..., :512])
+    small = {"steps": 1, "batch": 1, "held_out_maps": 2, "calibration_maps": 1, "threads": 1}
+    tuned = stage2(*tune, *(word for name, value in small.items() for word in ("--set", f"{name}={value}")))
+    assert tuned.returncode == 0, tuned.stderr
+    made = stage2(*make, "--targets", "onnx")
+    assert made.returncode == 0, made.stderr
+    assert [spec.name for spec in Bundle.open(folder / "bundle").manifest.outputs] == ["heat"]
 
 
 @pytest.mark.parametrize("pixels", [":pixels", ""])
@@ -196,7 +214,7 @@ def test_resumed_from_any_checkpoint_a_run_ends_with_the_same_bytes(
     ("changed", "fact"),
     [
         ({"checkpoint": "other.safetensors"}, "`teacher_sha256` was"),
-        ({"output": "borders"}, "`teacher_config.outputs` was ['edges']"),
+        ({"output": "borders"}, "`teacher_config.outputs` was ['heat']"),
         ({"input": "image=1x3x32x48", "features": "floats.npy"}, "`teacher_config.pixels` was ['image']"),
         ({"features": "floats.npy"}, "`features` was"),
     ],
