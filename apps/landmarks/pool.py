@@ -7,6 +7,7 @@ gamma and gain.
 
 from __future__ import annotations
 
+import shlex
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -18,7 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from litehrnet_stage2.apps.landmarks import photographs, scene
-from litehrnet_stage2.reference.cache_folder import cache_root, private_folder
+from litehrnet_stage2.reference.array_files import map_npy, read_npy
+from litehrnet_stage2.reference.cache_folder import CacheError, cache_root, private_folder
+from litehrnet_stage2.reference.errors import InputError
 from litehrnet_stage2.runtime.child import keep_children_safe
 
 TRAIN_SEED, TEST_SEED, CHOOSING_SEED = 1, 2, 3
@@ -66,7 +69,7 @@ def rendered(
     for shapes in sorted(folder.glob(f"{split}-{seed}-*.shapes.npy")):
         if int(shapes.name.removesuffix(".shapes.npy").rpartition("-")[2]) >= count:
             images = shapes.with_name(shapes.name.replace(".shapes.", ".images."))
-            return Pool(np.load(images, mmap_mode="r")[:count], np.load(shapes)[:count])
+            return _read(images, shapes, count)
     size_mb = count * 3 * scene.HEIGHT * scene.WIDTH / 1e6
     say(f"drawing {count} scenes on the {split} photographs ({size_mb:.0f} MB) into {folder}")
     folder.mkdir(parents=True, exist_ok=True)
@@ -87,7 +90,21 @@ def rendered(
         np.save(Path(beside) / shapes.name, rows)
         fresh.replace(images)
         (Path(beside) / shapes.name).replace(shapes)  # last: its presence says that the pool is whole
-    return Pool(np.load(images, mmap_mode="r"), np.load(shapes))
+    return _read(images, shapes, count)
+
+
+def _read(images: Path, shapes: Path, count: int) -> Pool:
+    """The first scenes of those that were drawn once.
+
+    Raises:
+        CacheError: they are not whole any more.
+    """
+    try:
+        return Pool(map_npy(images)[:count], read_npy(shapes)[:count])
+    except (InputError, OSError) as error:
+        raise CacheError(
+            f"{error}: delete the folder (`rm -r {shlex.quote(str(images.parent))}`) and run again"
+        ) from error
 
 
 def _draw(

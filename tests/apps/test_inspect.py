@@ -7,6 +7,7 @@ import math
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -89,3 +90,17 @@ def test_a_damaged_artifact_is_not_shown_as_whole(damaged: Path, stage2) -> None
     done = stage2("inspect", damaged)
     assert done.returncode == 2
     assert "stage2.pte is 9 bytes, the manifest says" in done.stderr
+
+
+def test_names_from_a_file_are_no_markup(stage2: Command, damaged: Path, forge: Callable[..., None]) -> None:
+    """`[/]` would end a style that nobody began, and `[red]` would be gone."""
+
+    def change(values: Any) -> None:
+        values["coverage"]["onnx"]["int8"]["[red]x"] = 1
+        values["versions"]["[/]"] = "[b]"
+
+    forge(damaged, change)
+    done = stage2("inspect", damaged)
+    assert done.returncode == 0, done.stderr
+    assert "1 [red]x" in done.stdout
+    assert "[/] [b]" in done.stdout

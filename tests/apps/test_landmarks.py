@@ -21,6 +21,7 @@ from litehrnet_stage2.apps.landmarks.metrics import task_metrics
 from litehrnet_stage2.apps.landmarks.pool import Pool, crops, rendered
 from litehrnet_stage2.apps.landmarks.train import TrainSettings, learning_rate_factor, train
 from litehrnet_stage2.apps.landmarks.weight_files import SHIPPED, load_network, save_network
+from litehrnet_stage2.reference.cache_folder import CacheError
 
 
 def _photographs() -> tuple[np.ndarray, ...]:
@@ -91,6 +92,17 @@ def test_the_first_scenes_of_a_larger_pool_serve_and_what_is_drawn_is_said(tmp_p
     assert np.array_equal(first.images, larger.images[:2])
     assert len(said) == 1
     assert {path.name for path in tmp_path.iterdir()} == {"test-9-3.images.npy", "test-9-3.shapes.npy"}
+
+
+def test_scenes_that_were_cut_short_name_the_folder_to_delete(tmp_path: Path) -> None:
+    rendered("test", count=2, seed=9, folder=tmp_path, workers=1)
+    for kind in ("shapes", "images"):
+        path = tmp_path / f"test-9-2.{kind}.npy"
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-100])
+        with pytest.raises(CacheError, match=rf"{path} .*: delete .*`rm -r {tmp_path}`"):
+            rendered("test", count=2, seed=9, folder=tmp_path, workers=1)
+        path.write_bytes(whole)
 
 
 def test_augmentation_moves_the_marker_with_its_pixels() -> None:

@@ -139,12 +139,18 @@ def test_a_process_without_home_and_passwd_entry_runs_or_says_what_to_set(
     assert_sentence(done, "LITEHRNET_STAGE2_CACHE")
 
 
-@pytest.mark.parametrize("kind", ["a file", "under a file"])
-def test_a_cache_that_cannot_be_one_is_a_sentence(kind: str, small_bundle: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("cache", ["{}/file", "{}/file/cache", "/sys/cache"])
+def test_a_cache_that_cannot_be_one_is_a_sentence(cache: str, small_bundle: Path, tmp_path: Path) -> None:
+    """A file, a folder under a file, and one that not even root can make."""
     (tmp_path / "file").write_text("no folder")
-    cache = tmp_path / "file" if kind == "a file" else tmp_path / "file/cache"
-    done = shell(f"stage2 parity {small_bundle} --device local", LITEHRNET_STAGE2_CACHE=str(cache))
-    assert_sentence(done, str(tmp_path / "file"))
+    cache = cache.format(tmp_path)
+    done = shell(f"stage2 parity {small_bundle} --device local", LITEHRNET_STAGE2_CACHE=cache)
+    assert_sentence(done, cache.removesuffix("/cache") if "file" in cache else cache)
+
+
+def test_a_bundle_from_elsewhere_is_run_though_nothing_can_be_remembered(small_bundle: Path) -> None:
+    done = shell(f"stage2 parity {small_bundle} --runtime onnxruntime", LITEHRNET_STAGE2_CACHE="/sys/cache")
+    assert done.returncode == 0, done.stderr
 
 
 def test_no_folder_for_temporary_files_is_a_sentence_or_no_matter(small_bundle: Path, tmp_path: Path) -> None:

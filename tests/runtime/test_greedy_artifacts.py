@@ -11,7 +11,8 @@ import pytest
 from litehrnet_stage2.apps import bench
 from litehrnet_stage2.reference.contract.manifest import BundleError
 from litehrnet_stage2.reference.progress import silent
-from litehrnet_stage2.runtime import Bundle, memory_limit, trial
+from litehrnet_stage2.runtime import Bundle, memory_limit, open_session, trial
+from litehrnet_stage2.runtime.coreml.proto import message_modules
 from litehrnet_stage2.runtime.devices import RunnerBuild, RunnerError, parse_device
 from litehrnet_stage2.runtime.latency import bundle_candidates
 from litehrnet_stage2.runtime.latency.lanes import Failed, ProcessReply
@@ -102,3 +103,19 @@ def test_an_emulated_process_gets_no_more_memory_than_is_stated(greedy: Bundle, 
         pytest.raises(RunnerError, match="bad_alloc"),
     ):
         session.run(greedy.golden().x[:1])
+
+
+def test_a_core_ml_package_that_asks_for_gigabytes_is_refused(damaged: Path) -> None:
+    """Of a map of 8x12 it wants one of 23,200x34,800."""
+    name = "stage2.mlpackage/Data/com.apple.CoreML/model.mlmodel"
+    _, model_pb2 = message_modules()
+    model = model_pb2.Model()
+    model.ParseFromString((damaged / name).read_bytes())
+    (block,) = model.mlProgram.functions["main"].block_specializations.values()
+    constants = [item for item in block.operations if item.outputs[0].name.startswith("upsample_bilinear_0_scale")]
+    assert len(constants) == 2
+    for item in constants:
+        item.attributes["val"].immediateValue.tensor.floats.values[:] = [2900.0]
+    changed(damaged, name, model.SerializeToString())
+    with pytest.raises(BundleError, match=r"stage2\.mlpackage cannot be opened: .* refuses it .*Unable to allocate"):
+        open_session(damaged, "coreml-eval")

@@ -7,6 +7,7 @@ import resource
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from litehrnet_stage2.runtime.child import ChildError, run_bounded
@@ -151,6 +152,18 @@ def test_a_reply_that_makes_no_sense_is_refused(change: dict[str, object], messa
     assert read_reply(replied(GOOD), "board").query_ns == (5,)
     with pytest.raises(DeviceError, match=f"(?s)the runner on board .*{message}"):
         read_reply(replied({**GOOD, **change}), "board")
+
+
+def test_outputs_that_are_too_large_are_not_fetched(storage: Path, tmp_path: Path) -> None:
+    (tmp_path / "model").touch()
+    reply = json.dumps({**GOOD, "query_ns": [], "outputs": [{"dtype": "<f4", "shape": [1, 2**14, 2**14, 2]}]})
+    says = f"printf '@machine\\taarch64\\n'; echo '{reply}'"
+    lies = Lies({"run": says, "get": "touch fetched"})
+    with (
+        Device("board", HostileTransport(storage, lies), python=["python3"]) as device,
+        pytest.raises(DeviceError, match=r"board has 2,147,483,648 bytes of outputs, and at most 1,073,741,824 are"),
+    ):
+        device.run("litert", tmp_path / "model", np.zeros((1, 2), np.float32))
 
 
 @pytest.mark.parametrize("values", [None, [], 5, "text", {}, [[[]]]])

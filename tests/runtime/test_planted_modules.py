@@ -11,14 +11,18 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+import litehrnet_stage2
+from litehrnet_stage2.apps import cli
 from litehrnet_stage2.apps.cli import app
 from litehrnet_stage2.apps.landmarks.pool import rendered
-from litehrnet_stage2.runtime import Bundle
+from litehrnet_stage2.runtime import Bundle, open_session
 from litehrnet_stage2.runtime.coreml.predict import PredictionError, predict
 from litehrnet_stage2.runtime.devices import DeviceError, RunnerBuild, parse_device
+from litehrnet_stage2.runtime.devices.emulation import ArmPython
 from litehrnet_stage2.runtime.devices.wheels import Wheel
 from litehrnet_stage2.runtime.latency import plan
 from litehrnet_stage2.runtime.programs.device_program import open_device_session
+from tests.runtime.test_trial import changed
 
 NAMES = (
     "numpy",
@@ -59,6 +63,16 @@ def test_bench_in_a_bundle_executes_nothing_of_it(
     assert (done.exit_code, executed()) == (0, [])
 
 
+def test_an_artifact_from_elsewhere_is_tried_by_a_process_that_executes_nothing_of_the_bundle(
+    executed: Callable[[], list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LITEHRNET_STAGE2_CACHE", str(tmp_path / "cache"))  # nothing is known there
+    content = Path("stage2.onnx").read_bytes() + b"\x62\x00"  # an unknown field, which ONNX Runtime passes over
+    open_session(changed(Path(), "stage2.onnx", content), "onnxruntime")
+    assert list((tmp_path / "cache/known").iterdir())
+    assert executed() == []
+
+
 def test_parity_on_this_machine_as_a_device_executes_nothing_of_the_bundle(
     executed: Callable[[], list[str]], runner: RunnerBuild
 ) -> None:
@@ -93,6 +107,26 @@ def test_scenes_are_drawn_by_processes_that_execute_nothing_of_the_folder(
     assert executed() == []
 
 
-def test_a_python_on_a_board_leaves_its_current_folder_out() -> None:
+def test_a_python_on_a_board_or_under_the_emulator_leaves_its_current_folder_out() -> None:
     with parse_device("ssh:board") as device:
         assert "PYTHONSAFEPATH=1" in device.python
+    assert "-P" in ArmPython(root=Path("root"), site_packages=()).command()
+
+
+def test_no_module_starts_a_python_in_words_of_its_own() -> None:
+    rooms = [Path(litehrnet_stage2.__path__[0], room) for room in ("reference", "converters", "runtime", "apps")]
+    modules = [path for room in rooms for path in room.rglob("*.py")]
+    own = [path.name for path in modules if "sys.executable" in path.read_text()]
+    assert sorted(own) == ["child.py", "python_runner.py"]  # the second names it in a sentence
+
+
+def test_libraries_of_a_command_start_their_processes_without_the_current_folder(
+    executed: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a compiler of torch or a pool of `multiprocessing` does, with `-m` and no flag of ours."""
+    monkeypatch.setenv("PYTHONSAFEPATH", "")  # put back afterwards
+    words = [sys.executable, "-m", "pip", "--version"]
+    monkeypatch.setattr(cli.console, "run", lambda _: subprocess.run(words, capture_output=True).returncode)
+    with pytest.raises(SystemExit, match="0"):
+        cli.main()
+    assert executed() == []
