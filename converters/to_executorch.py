@@ -10,7 +10,9 @@ from executorch.exir import EdgeProgramManager
 
 from litehrnet_stage2.converters import xnnpack_lowering
 from litehrnet_stage2.converters.coverage import Coverage, OperatorNames, always, counted
+from litehrnet_stage2.converters.side_by_side import side_by_side
 from litehrnet_stage2.converters.targets import Deployment
+from litehrnet_stage2.converters.xnnpack_module import XnnpackModule
 from litehrnet_stage2.converters.xnnpack_payload import operators
 from litehrnet_stage2.reference import operators as op
 from litehrnet_stage2.reference.integer_function import IntegerFunction
@@ -36,7 +38,7 @@ def convert(function: IntegerFunction, path: Path, deployment: Deployment) -> Co
         LoweringError: XNNPACK has no exact form of an operator.
     """
     examples = [torch.zeros(function.tensors[name].shape) for name in function.inputs]
-    program = xnnpack_lowering.lower(FloatQDQModule(function), *examples)
+    program = xnnpack_lowering.lower(FloatQDQModule(XnnpackModule(function)), *examples)
     coverage = coverage_of(program).check(expected_coverage(function), "executorch")
     path.write_bytes(xnnpack_lowering.serialize(program, *examples))
     return coverage
@@ -53,7 +55,7 @@ def _concat(function: IntegerFunction, node: op.Concat) -> tuple[str, ...]:
 
 
 def _conv(function: IntegerFunction, node: op.Conv) -> tuple[str, ...]:
-    top, left, bottom, right = node.padding
+    top, left, bottom, right = side_by_side(node, function.tensors[node.input].shape).conv.padding
     return ("convolution",) if (top, left) == (bottom, right) else ("XNNStaticConstantPad", "convolution")
 
 

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from litehrnet_stage2.converters import to_executorch, xnnpack_lowering
 from litehrnet_stage2.converters.coverage import Coverage
 from litehrnet_stage2.converters.targets import Deployment
+from litehrnet_stage2.converters.xnnpack_module import XnnpackModule
 from litehrnet_stage2.reference.contract.artifacts import ARTIFACTS
 from litehrnet_stage2.reference.integer_function import IntegerFunction, Quantization
-from litehrnet_stage2.reference.qdq_module import QDQModule, dequantize, quantize
+from litehrnet_stage2.reference.qdq_module import dequantize, quantize
 
 BORDER = ARTIFACTS["executorch-codes"].border
 
@@ -36,11 +37,11 @@ def convert(function: IntegerFunction, path: Path, deployment: Deployment) -> Co
 
 
 class _AtTheBorder(nn.Module):
-    """`QDQModule` with each tensor in the shape in which it crosses the border, changed inside of the delegate."""
+    """`XnnpackModule` with each tensor in the shape in which it crosses the border, changed inside of the delegate."""
 
     def __init__(self, function: IntegerFunction) -> None:
         super().__init__()
-        self.codes = QDQModule(function)
+        self.codes = XnnpackModule(function)
         self.function = function
 
     def forward(self, *codes: Tensor) -> tuple[Tensor, ...]:

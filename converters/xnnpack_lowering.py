@@ -1,6 +1,6 @@
 """Gives XNNPACK a whole exported module as one delegate in int8, and no more copies than it needs.
 
-ExecuTorch's own partitioner and serialiser leave three things out, and each is added here: sigmoid and resize
+ExecuTorch's own partitioner and serialiser leave things out, and each is added here: sigmoid, resize and padding
 in int8, the quantisation of a resize's tensors, and one transposition for several readers.
 """
 
@@ -16,6 +16,7 @@ import torch
 from executorch.backends.xnnpack.operators import node_visitor
 from executorch.backends.xnnpack.partition.config import ALL_PARTITIONER_CONFIGS
 from executorch.backends.xnnpack.partition.config.generic_node_configs import (
+    ConstantPadConfig,
     HardswishConfig,
     SigmoidConfig,
     TanhConfig,
@@ -43,11 +44,12 @@ from executorch.exir import (
 from executorch.exir.passes import MemoryPlanningPass
 from torch import nn
 
-from litehrnet_stage2.converters.upstream.executorch_1_5 import node_visitors
+from litehrnet_stage2.converters.regrouping import REGROUP, RegroupConfig, RegroupVisitor
+from litehrnet_stage2.converters.upstream.executorch_1_5 import channels_last_operators, node_visitors
 from litehrnet_stage2.reference.lowering import LoweringError
 
 READ_AT_ONCE = 16
-"""Channels that XNNPACK's kernels read at once; where a pixel's are no multiple, the last read goes past its end."""
+"""Values that XNNPACK's kernels read at once; where there are no multiple of it, the last read goes past their end."""
 
 
 def lower(module: nn.Module, *examples: torch.Tensor) -> EdgeProgramManager:
@@ -65,10 +67,13 @@ def serialize(program: EdgeProgramManager, *examples: torch.Tensor) -> bytes:
     """The bytes of the `.pte`, of a program that was lowered with these examples.
 
     An input of which XNNPACK reads nothing past the end is read where the caller has it, instead of being
-    copied first. XNNPACK asks for 16 spare bytes behind a tensor (`XNN_EXTRA_BYTES`), which a caller's does not have;
-    it reads them only where the channels of a pixel are no multiple of its vectors.
+    copied first. XNNPACK asks for 16 spare bytes behind a tensor (`XNN_EXTRA_BYTES`), which a caller's does not have.
+    It reads them only where what it walks through at once is no multiple of its vectors: of floats all values, which
+    are quantised first, of codes the channels of a pixel.
     """
-    past_the_end = any(example.shape[1] % READ_AT_ONCE for example in examples)
+    past_the_end = any(
+        (example.numel() if example.is_floating_point() else example.shape[1]) % READ_AT_ONCE for example in examples
+    )
     planning = MemoryPlanningPass(alloc_graph_input=past_the_end)
     content: bytes = program.to_executorch(ExecutorchBackendConfig(memory_planning_pass=planning)).buffer
     return content
@@ -102,7 +107,15 @@ class _QuantizedHardswish(HardswishConfig):  # type: ignore[misc]
         return [ConfigPrecisionType.FP32, ConfigPrecisionType.STATIC_QUANT]
 
 
+class _QuantizedPad(ConstantPadConfig):  # type: ignore[misc]
+    """Zeros around a map, also between a dequantise and a quantise; XNNPACK pads codes with the zero point."""
+
+    def supported_precision_types(self) -> list[ConfigPrecisionType]:
+        return [ConfigPrecisionType.FP32, ConfigPrecisionType.STATIC_QUANT]
+
+
 _QUANTIZED = {
+    ConstantPadConfig: _QuantizedPad,
     SigmoidConfig: _QuantizedSigmoid,
     UpsampleBilinear2dConfig: _QuantizedResize,
     TanhConfig: _QuantizedTanh,
@@ -237,7 +250,7 @@ class _TransposeVisitor(_StockTranspose):  # type: ignore[misc]
         self._transposed[vals_to_ids[source], layout] = vals_to_ids[node]
 
 
-CONFIGS = [*(_QUANTIZED.get(config, config) for config in ALL_PARTITIONER_CONFIGS), _NearestConfig]
+CONFIGS = [*(_QUANTIZED.get(config, config) for config in ALL_PARTITIONER_CONFIGS), _NearestConfig, RegroupConfig]
 """What the partitioner takes."""
 
 
@@ -245,12 +258,15 @@ CONFIGS = [*(_QUANTIZED.get(config, config) for config in ALL_PARTITIONER_CONFIG
 def _visitors() -> Iterator[None]:
     """ExecuTorch knows one visitor an operator in the whole process: ours stand there only while we lower."""
     known = node_visitors
-    ours = {visitor.target: visitor for visitor in (_ResizeVisitor, _NearestVisitor, _TransposeVisitor)}
+    visitors = (_ResizeVisitor, _NearestVisitor, _TransposeVisitor, RegroupVisitor)
+    ours = {visitor.target: visitor for visitor in visitors}
     stock = {target: known[target] for target in ours if target in known}
     known.update(ours)
+    channels_last_operators.add(REGROUP)
     try:
         yield
     finally:
+        channels_last_operators.discard(REGROUP)
         for target in ours:
             del known[target]
         known.update(stock)

@@ -39,10 +39,11 @@ class QDQModule(nn.Module):
         self.function = function
         for node in function.nodes:
             if isinstance(node, op.Conv):
-                self.register_buffer(_key(node.name, "weight"), torch.from_numpy(node.weight))
-                self.register_buffer(_key(node.name, "scale"), torch.from_numpy(node.weight_scale))
-                self.register_buffer(_key(node.name, "zero"), torch.zeros(len(node.weight), dtype=torch.int64))
-                bias = node.bias.astype("float32") * function.bias_scale(node)
+                conv = self.form(node)
+                self.register_buffer(_key(node.name, "weight"), torch.from_numpy(conv.weight))
+                self.register_buffer(_key(node.name, "scale"), torch.from_numpy(conv.weight_scale))
+                self.register_buffer(_key(node.name, "zero"), torch.zeros(len(conv.weight), dtype=torch.int64))
+                bias = conv.bias.astype("float32") * function.bias_scale(conv)
                 self.register_buffer(_key(node.name, "bias"), torch.from_numpy(bias))
             elif isinstance(node, op.Table) and node.function in CLAMPS:
                 channels = function.tensors[node.name].shape[1]
@@ -62,13 +63,29 @@ class QDQModule(nn.Module):
             tensors[node.name] = quantize(LOWER[type(node)](self, node, read), quantization[node.name])
         return tuple(tensors[tensor] for tensor in self.function.outputs.values())
 
+    def form(self, conv: op.Conv) -> op.Conv:
+        """The convolution that is written for one of the function; a subclass may write another with its codes."""
+        return conv
+
+    def convolve(self, conv: op.Conv, x: Tensor) -> Tensor:
+        """What `form` gave for the convolution of that name, of its input in float, before it is quantised."""
+        weight, scale, zero, bias = (
+            self.get_buffer(_key(conv.name, part)) for part in ("weight", "scale", "zero", "bias")
+        )
+        weight = _ops.dequantize_per_channel(weight, scale, zero, 0, -127, 127, torch.int8)
+        top, left, bottom, right = conv.padding
+        if (top, left) != (bottom, right):  # an operator of its own, which needs codes on both sides
+            x = requantize(pad(x, conv.padding), self.function.quantization[conv.input])
+            conv = replace(conv, padding=(0, 0, 0, 0))
+        return convolve(x, weight, bias, conv)
+
 
 class FloatQDQModule(nn.Module):
-    """`QDQModule` with float32 in and out, of the same shapes."""
+    """A module of codes with float32 in and out, of the same shapes."""
 
-    def __init__(self, function: IntegerFunction) -> None:
+    def __init__(self, codes: QDQModule) -> None:
         super().__init__()
-        self.codes = QDQModule(function)
+        self.codes, function = codes, codes.function
         self.inputs = tuple(function.quantization[name] for name in function.inputs)
         self.outputs = tuple(function.output_quantization.values())
 
@@ -90,17 +107,13 @@ def dequantize(codes: Tensor, q: Quantization) -> Tensor:
     return y
 
 
+def requantize(x: Tensor, q: Quantization) -> Tensor:
+    """Float on the grid of the codes, through them: between two operators that exporters are to see as int8."""
+    return dequantize(quantize(x, q), q)
+
+
 def _conv(module: QDQModule, node: op.Conv, read: ReadTensor) -> Tensor:
-    weight, scale, zero, bias = (
-        module.get_buffer(_key(node.name, part)) for part in ("weight", "scale", "zero", "bias")
-    )
-    weight = _ops.dequantize_per_channel(weight, scale, zero, 0, -127, 127, torch.int8)
-    x, (top, left, bottom, right) = read(node.input), node.padding
-    if (top, left) != (bottom, right):  # an operator of its own, which needs codes on both sides
-        q = module.function.quantization[node.input]
-        x = dequantize(quantize(pad(x, node.padding), q), q)
-        node = replace(node, padding=(0, 0, 0, 0))
-    return convolve(x, weight, bias, node)
+    return module.convolve(node, read(node.input))
 
 
 def _silu(module: QDQModule, node: op.SiLU, read: ReadTensor) -> Tensor:
@@ -154,7 +167,7 @@ def _concat(module: QDQModule, node: op.Concat, read: ReadTensor) -> Tensor:
         joined = torch.cat(terms[:size], dim=1)
         if len(terms) == size:
             break
-        terms = [dequantize(quantize(joined, q), q), *terms[size:]]
+        terms = [requantize(joined, q), *terms[size:]]
     return joined
 
 

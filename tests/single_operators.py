@@ -81,6 +81,14 @@ ROWS: dict[str, Row] = {
     "conv dilated": unary(convolution(noise(8, 16, 3, 3) // 2, padding=(2, 2, 2, 2), dilation=(2, 2)), ANY, q(0.9, 4)),
     "conv depthwise 5x5": unary(convolution(noise(16, 1, 5, 5) // 2, padding=(2, 2, 2, 2), groups=16), ANY, q(0.3, 4)),
     "conv 1x5": unary(convolution(noise(8, 16, 1, 5) // 2, padding=(0, 2, 0, 2)), ANY, q(0.5, 4)),
+    "conv 3x3/2 padded unevenly": unary(
+        convolution(noise(8, 16, 3, 3) // 2, stride=(2, 2), padding=(0, 0, 1, 1)), ANY, q(0.9, -5)
+    ),
+    "conv 5x5/2 of 3": unary(
+        convolution(noise(16, 3, 5, 5) // 2, stride=(2, 2), padding=(2, 2, 2, 2)), ANY, q(0.9, -5), noise(1, 3, 16, 24)
+    ),
+    "conv 1x1 to 1": unary(convolution(noise(1, 16, 1, 1) // 2), ANY, q(0.2, 5), noise(1, 16, 6, 24)),
+    "conv 1x1 to 3": unary(convolution(noise(3, 16, 1, 1) // 2), ANY, q(0.2, 5), noise(1, 16, 6, 20)),
     "silu": unary(SiLU(name="y", inputs=("x",)), ANY, q(0.03, -117)),
     "add": binary(Add(name="y", inputs=("a", "b")), ANY, q(0.031, -9), q(0.07, 11), every_pair()),
     "mul": binary(Mul(name="y", inputs=("a", "b")), ANY, q(1 / 256, -128), q(0.041, -7), every_pair()),

@@ -12,7 +12,7 @@ from torch import nn
 
 from litehrnet_stage2.reference.float_module import FloatModule
 from litehrnet_stage2.reference.integer_function import IntegerFunction
-from litehrnet_stage2.reference.qdq_module import FloatQDQModule
+from litehrnet_stage2.reference.qdq_module import FloatQDQModule, QDQModule
 from litehrnet_stage2.runtime.program import Floats
 
 OPSET = 18  # the exporter's own; what it calls default
@@ -34,7 +34,7 @@ def build_stock_int8(function: IntegerFunction, inputs: tuple[Floats, ...], path
 
 def build_unaided_int8(function: IntegerFunction, inputs: tuple[Floats, ...], path: Path) -> None:
     """Write the frozen torch module with the exporter's own int8 QuantizeLinear and DequantizeLinear."""
-    _export(FloatQDQModule(function), function, inputs, path)
+    _export(FloatQDQModule(QDQModule(function)), function, inputs, path)
 
 
 class _Inputs(CalibrationDataReader):  # type: ignore[misc]

@@ -24,7 +24,7 @@ def test_it_exports_with_the_codes_it_gives_eagerly(small_function: IntegerFunct
 
 def test_each_read_has_a_dequantise_of_its_own(small_function: IntegerFunction) -> None:
     """XNNPACK makes one table of `x * sigmoid(x)` only where each intermediate has a single reader."""
-    exported = torch.export.export(FloatQDQModule(small_function).eval(), (torch.zeros(1, 4, 16, 24),))
+    exported = torch.export.export(FloatQDQModule(QDQModule(small_function)).eval(), (torch.zeros(1, 4, 16, 24),))
     dequantised = [n for n in exported.graph.nodes if "dequantize" in str(n.target)]
     assert len(dequantised) > 30
     assert {len(n.users) for n in dequantised} == {1}
@@ -35,7 +35,7 @@ def test_its_float_form_quantises_and_dequantises_around_the_codes(small_functio
     codes = stress_inputs(q, (4, 16, 24))
     with torch.no_grad():
         inner = QDQModule(small_function)(torch.from_numpy(codes))
-        outer = FloatQDQModule(small_function)(torch.from_numpy(q.dequantize(codes)))
+        outer = FloatQDQModule(QDQModule(small_function))(torch.from_numpy(q.dequantize(codes)))
     for y, found, q_out in zip(inner, outer, small_function.output_quantization.values(), strict=True):
         np.testing.assert_array_equal(found.numpy(), q_out.dequantize(y.numpy()))
 
