@@ -36,7 +36,7 @@ class Quantization:
         """`rne(x / scale) + zero_point`, clamped: any shape, float32 -> int8."""
         with np.errstate(over="ignore"):  # what leaves float32 is infinite, and clamped as such
             steps = x.astype(np.float32) / self.scale
-        return saturate(np.rint(steps) + np.float32(self.zero_point))
+        return saturate(np.rint(steps) + self.zero_point)
 
     def dequantize(self, codes: Codes) -> NDArray[np.float32]:
         """`scale * (code - zero_point)`: any shape, int8 -> float32."""

@@ -55,10 +55,10 @@ def products(qa: Quantization, qb: Quantization, out: Quantization) -> Iterator[
     exact = ((_PAIRS[0] - qa.zero_point) * (_PAIRS[1] - qb.zero_point)).astype(np.float64)
     scaled = exact.astype(F32) * multiplier
     yield "XNNPACK x86 float32", saturate(np.rint(scaled) + F32(out.zero_point))
-    yield "XNNPACK Arm fixed point", saturate(np.floor(exact * np.float64(multiplier) + 0.5) + out.zero_point)
+    yield "XNNPACK Arm fixed point", saturate(np.floor(exact * multiplier + 0.5) + out.zero_point)
     zero = F32(out.zero_point + 128)
     yield "MLAS float32, plain", saturate(np.rint(scaled + zero) - 128)
-    yield "MLAS float32, fused", saturate(np.rint((exact * np.float64(multiplier) + zero).astype(F32)) - 128)
+    yield "MLAS float32, fused", saturate(np.rint((exact * multiplier + zero).astype(F32)) - 128)
 
 
 def means(raw: NDArray[np.int64], cells: int, read: Quantization, out: Quantization) -> Iterator[tuple[str, Codes]]:
@@ -74,7 +74,7 @@ def means(raw: NDArray[np.int64], cells: int, read: Quantization, out: Quantizat
     )
     zero = F32(out.zero_point) - F32(read.zero_point) * (read.scale / out.scale)
     yield "XNNPACK float32, of the raw sum", saturate(np.rint(raw.astype(F32) * multiplier + zero))
-    fused = raw.astype(np.float64) * np.float64(multiplier) + np.float64(zero)
+    fused = raw.astype(np.float64) * multiplier + zero
     yield "XNNPACK float32, of the raw sum, fused", saturate(np.rint(fused.astype(F32)))
 
 
@@ -102,7 +102,7 @@ def _fixed_point(bits: int, *ratios: F32) -> tuple[list[int], int]:
     """Ratios as integers of at most `bits + 1` bits, and the shift that undoes it."""
     _, exponent = np.frexp(max(ratios))
     shift = bits - (int(exponent) - 1)
-    return [int(np.rint(np.ldexp(np.float64(ratio), shift))) for ratio in ratios], shift
+    return [int(np.rint(np.ldexp(ratio, shift))) for ratio in ratios], shift
 
 
 def _mlas_x86(
@@ -139,5 +139,5 @@ def _centred_float32(
 
 def fused_multiply_add(x: NDArray[np.int64] | F32, y: F32, z: NDArray[np.float32] | F32) -> NDArray[np.float32]:
     """`x*y + z` rounded once: a code times a float32 is exact in float64."""
-    exact = np.asarray(x, np.float64) * np.float64(y) + np.asarray(z, np.float64)
+    exact = np.asarray(x, np.float64) * y + z
     return exact.astype(F32)

@@ -56,8 +56,8 @@ class FloatConv:
         scale = np.maximum(np.maximum(self.weight_scale, finest), least)
         codes = np.clip(np.rint(self.weight / scale[:, None, None, None]), -WEIGHT_QMAX, WEIGHT_QMAX)
         grid = read.scale * scale  # float32
-        bias = np.clip(np.rint(self.bias / grid), -(2**31), 2**31 - 1)
-        return replace(self.conv, weight=codes.astype(np.int8), weight_scale=scale, bias=bias.astype(np.int32))
+        bias = np.rint(self.bias / grid).astype(np.int32)
+        return replace(self.conv, weight=codes.astype(np.int8), weight_scale=scale, bias=bias)
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ def test_saturation_clamps_to_int8(value: int) -> None:
 
 def test_a_pixel_is_the_code_that_is_128_less() -> None:
     pixels = np.arange(256)
-    assert PIXELS.zero_point == -128
+    assert (type(PIXELS.scale), float(PIXELS.scale), PIXELS.zero_point) == (np.float32, f32(Fraction(1, 255)), -128)
     np.testing.assert_array_equal(PIXELS.quantize((pixels / 255).astype(np.float32)), pixels - 128)
 
 

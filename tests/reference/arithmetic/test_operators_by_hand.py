@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from litehrnet_stage2.reference.operators import Conv, add, resize, silu
+from litehrnet_stage2.reference import golden
+from litehrnet_stage2.reference.integer_function import IntegerFunction, QuantizedTensor
+from litehrnet_stage2.reference.operators import Conv, Nearest, add, resize, silu
 from litehrnet_stage2.reference.quantization import Quantization
 from tests.reference.arithmetic.scalar import clamp, f32, quantization
 
@@ -312,3 +314,22 @@ def test_the_tie_breaking_scale_and_offset_round_every_value_of_the_grid_half_up
 def test_a_factor_without_a_rule_is_refused(factor: object) -> None:
     with pytest.raises(ValueError, match=r"`factor` .* of `up` must be one of \[2, 4, 8\]"):
         resize.Resize(name="up", inputs=("x",), factor=factor)  # type: ignore[arg-type]
+
+
+def test_a_batch_gives_what_each_of_its_images_gives_alone() -> None:
+    q = quantization(1)
+    function = IntegerFunction(
+        name="f",
+        inputs=("x",),
+        outputs={"y": "r"},
+        tensors={
+            "x": QuantizedTensor(shape=(1, 1, 1, 2), quantization=q),
+            "r": QuantizedTensor(shape=(1, 1, 2, 4), quantization=q),
+        },
+        nodes=(Nearest(name="r", inputs=("x",), factor=2),),
+    )
+    batch = np.arange(6, dtype=np.int8).reshape(3, 1, 1, 2)
+    found = golden.evaluate(function, batch)["y"]
+    assert found.shape == (3, 1, 2, 4)
+    for image, alone in zip(batch, found, strict=True):
+        assert alone.tolist() == [[np.repeat(image.ravel(), 2).tolist()] * 2]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from fractions import Fraction
 
 import numpy as np
@@ -12,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from litehrnet_stage2.reference import runtime_rules
-from litehrnet_stage2.reference.operators import Add, Concat, Conv, Mean, Mul, SiLU, Table, add, mul, silu
+from litehrnet_stage2.reference.operators import Add, Check, Concat, Conv, Mean, Mul, SiLU, Table, add, mul, silu
 from litehrnet_stage2.reference.quantization import Quantization
 from litehrnet_stage2.reference.settle import FloatConv, FreezeError, settle, tied_groups
 from tests.reference.arithmetic.scalar import (
@@ -180,6 +182,27 @@ def test_the_margin_of_products_is_the_least_distance_from_a_tie() -> None:
     assert silu.product_margin(inp, out) == pytest.approx(min(distances), rel=1e-9)
 
 
+def test_a_distance_counts_below_the_clamp_and_a_quarter_above() -> None:
+    for value, distance in ((9.4, 0.1), (10.2, 0.3), (10.25, 0.5), (10.3, 0.5), (12.5, 0.5)):
+        assert runtime_rules.distance_from_tie(np.array([value]), clamped_from=10) == pytest.approx(distance), value
+
+
+def test_an_entry_within_2_to_the_minus_13_of_a_tie_fails() -> None:
+    """Entry 1 of the table, and product 1 of SiLU, are put a little nearer than that to a tie, and a little farther."""
+    table = Table(name="y", inputs=("x",), function="identity")
+    for near, holds in ((0.9, False), (1.1, True)):
+        # Codes 0..127 of the input: only code 1 gives less than the clamp, 0.5 of a code and the distance.
+        out = Quantization(np.float32(1 / (0.5 + near * 2.0**-13)), 126)
+        (check,) = table.checks([Quantization(np.float32(1), -128)], out)
+        assert check.holds() == holds, near
+    read = quantization(8)  # sigmoids of 0, 128 and 256 steps, which is 255
+    assert silu.sigmoid_margin(read) > runtime_rules.SIGMOID_MARGIN
+    for near, holds in ((0.9, False), (1.1, True)):
+        out = Quantization(np.float32(8 * 255 / 256 / (0.5 + near * 2.0**-13)), 126)
+        margins = [c.holds() for c in SiLU(name="y", inputs=("x",)).checks([read], out)]
+        assert margins == [True, holds], near
+
+
 # settling
 
 
@@ -207,6 +230,8 @@ def test_a_float_convolution_takes_the_grid_that_its_weights_ask_for() -> None:
     made = _float_conv([[1.27, -0.5]], [0.01], [0.75]).quantized(quantization(0.5), quantization(1))
     assert made.weight.ravel().tolist() == [127, -50]
     assert made.bias.tolist() == [150]
+    rounded = _float_conv([[1.27, -0.5]], [0.01], [0.7449]).quantized(quantization(0.5), quantization(1))
+    assert rounded.bias.tolist() == [149]
     np.testing.assert_array_equal(made.weight_scale, np.float32([0.01]))
 
 
@@ -233,6 +258,54 @@ def test_scales_that_divide_the_runtimes_are_nudged_by_steps_of_one_part_in_half
     assert steps == pytest.approx(round(steps), abs=0.1)
     assert float(settled.quantization["y"].scale) == f32(1 + settled.nudges["y"])
     assert settled.raised == {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picky(Add):
+    """Holds at the last of the scales that it is to be tried with, and remembers those that it was."""
+
+    holds_at: int
+    tried: list[np.float32] = field(default_factory=list)
+
+    def checks(self, reads: Sequence[Quantization], out: Quantization) -> Iterator[Check]:
+        def holds() -> bool:
+            self.tried.append(out.scale)
+            return len(self.tried) == self.holds_at
+
+        yield Check(self.name, holds, "never")
+
+
+def _picky(holds_at: int, scale: float = 0.375) -> tuple[Picky, dict[str, Quantization]]:
+    tensors = {"a": quantization(0.5), "b": quantization(0.5), "y": quantization(scale)}
+    return Picky(name="y", inputs=("a", "b"), holds_at=holds_at), tensors
+
+
+def test_a_scale_is_tried_a_step_up_a_step_down_two_up_two_down() -> None:
+    node, tensors = _picky(6)
+    settled = settle([node], tensors)
+    factors = [1, 1 + 2**-19, 1 - 2**-19, 1 + 2**-18, 1 - 2**-18, 1 + 3 * 2**-19]
+    assert [float(scale) for scale in node.tried] == [f32(0.375 * factor) for factor in factors]
+    assert {type(scale) for scale in node.tried} == {np.float32}
+    assert settled.nudges == {"y": pytest.approx(3 * 2**-19, rel=0.02)}
+
+
+def test_a_scale_is_given_up_4096_steps_away() -> None:
+    node, tensors = _picky(-1)
+    with pytest.raises(FreezeError, match="never; calibrate on other data"):
+        settle([node], tensors)
+    assert max(map(float, node.tried)) == f32(0.375 * (1 + 4095 * 2**-19))
+    assert min(map(float, node.tried)) == f32(0.375 * (1 - 4095 * 2**-19))
+    assert len(node.tried) == 2 * 4096 - 1
+
+
+def test_a_scale_at_the_bound_is_not_raised() -> None:
+    node, tensors = _picky(1, scale=1.0)
+    at_the_bound = settle([node], tensors | {"a": quantization(2**-10)})
+    assert at_the_bound.raised == {}
+    node, tensors = _picky(1, scale=1.0)
+    below = settle([node], tensors | {"a": quantization(2**-11)})
+    assert below.raised == {"a": pytest.approx(2.02)}
+    assert type(below.quantization["a"].scale) is np.float32
 
 
 def test_a_pinned_tensor_never_moves() -> None:
