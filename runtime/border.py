@@ -35,7 +35,7 @@ class BorderProgram(Program):
         if self._border.codes:
             return self.from_codes(*map(quantize, inputs, self._inputs))
         return tuple(
-            self._image(quantize(x, spec)) if self._is_image(spec) else self._lay_out(real(x, spec))
+            pixels(quantize(x, spec)) if self._border.is_image(spec.kind) else self._lay_out(real(x, spec))
             for x, spec in zip(inputs, self._inputs, strict=True)
         )
 
@@ -44,7 +44,7 @@ class BorderProgram(Program):
         if self._border.codes:
             return tuple(map(self._lay_out, map(self._flipped, codes)))
         return tuple(
-            self._image(q) if self._is_image(spec) else self._lay_out(spec.quantization.dequantize(q))
+            pixels(q) if self._border.is_image(spec.kind) else self._lay_out(spec.quantization.dequantize(q))
             for q, spec in zip(codes, self._inputs, strict=True)
         )
 
@@ -72,13 +72,6 @@ class BorderProgram(Program):
     def close(self) -> None:
         """Close what runs."""
         self.inner.close()
-
-    def _is_image(self, spec: TensorSpec) -> bool:
-        return self._border.images and spec.kind == "pixels"
-
-    def _image(self, codes: Codes) -> Array:
-        """The bytes of images uint8 `[N,C,H,W]`; the program makes of them what its library calls an image."""
-        return np.ascontiguousarray(codes).view(np.uint8) ^ _PIXEL
 
     def _lay_out(self, x: Array) -> Array:
         x = x if self._border.codes else x.astype(self._border.dtype, copy=False)
@@ -117,6 +110,11 @@ def quantize(x: Array, spec: TensorSpec) -> Codes:
     if x.dtype == np.uint8:
         return (x ^ _PIXEL).view(np.int8)
     return spec.quantization.quantize(x)
+
+
+def pixels(codes: Codes) -> Array:
+    """The bytes of images uint8 `[N,C,H,W]`; a program makes of them what its library calls an image."""
+    return np.ascontiguousarray(codes).view(np.uint8) ^ _PIXEL
 
 
 def real(x: Array, spec: TensorSpec) -> Floats:

@@ -49,6 +49,10 @@ class Border:
         """Whether codes cross it, and no floats."""
         return self.dtype in ("int8", "uint8")
 
+    def is_image(self, kind: str) -> bool:
+        """Whether an input of that kind (see `manifest.TensorSpec`) crosses as an image."""
+        return self.images and kind == "pixels"
+
     def shape(self, tensor: tuple[int, ...]) -> tuple[int, ...]:
         """The shape in which a tensor `[1, C, H, W]` crosses the border.
 

@@ -24,6 +24,8 @@ from litehrnet_stage2.runtime import Bundle, check_parity, open_session
 from litehrnet_stage2.runtime.border import BorderProgram
 from litehrnet_stage2.runtime.coreml import MilProgram, evaluate
 from litehrnet_stage2.runtime.coreml.predict_worker import fed
+from litehrnet_stage2.runtime.latency import Plan, measure, tier_named
+from litehrnet_stage2.runtime.latency.lanes.mac import MacLane, mac_candidates
 from litehrnet_stage2.runtime.program import Names
 from litehrnet_stage2.runtime.programs.coreml_program import CoreMlProgram
 from litehrnet_stage2.runtime.session import Session, session_info
@@ -133,6 +135,19 @@ def test_images_reach_the_process_that_asks_core_ml(bundle: Bundle, package: Pat
     names = Names(("picture", "grey", "prior"), ("heat",))
     program = CoreMlProgram(package, "cpu", names, worker=(sys.executable, str(STAND_IN), "answers"))
     assert check_parity(Session(info, BorderProgram(program, info.inputs, info.outputs, IMAGE)), bundle.golden()).passed
+
+
+def test_a_mac_times_the_package_with_images_and_judges_its_codes_on_the_cpu(bundle: Bundle) -> None:
+    """Of the stand-in."""
+    worker = (sys.executable, str(STAND_IN), "answers")
+    candidates = [one for one in mac_candidates(bundle) if one.name.startswith("coreml-image")]
+    with MacLane(bundle, Plan(tier=tier_named("quick"), processes=1), worker=worker) as lane:
+        run = measure(lane, candidates[:2])
+    assert [(one.name, one.exact, one.failure) for one in run.candidates] == [
+        ("coreml-image on cpu", True, None),
+        ("coreml-image on cpu+gpu", False, None),
+    ]
+    assert all(output.mismatches == 0 for one in run.candidates for output in one.parity.values())
 
 
 def test_floats_are_not_evaluated_where_an_image_is_due(bundle: Bundle, package: Path) -> None:

@@ -1,6 +1,6 @@
 """The lane of a Mac: a bundle's Core ML packages, a process for each on every set of compute units.
 
-What has to be equal is the exact package on the CPU. Elsewhere Core ML may compute in float16, so there its codes are
+What has to be equal is an exact package on the CPU. Elsewhere Core ML may compute in float16, so there its codes are
 counted and not judged; the Neural Engine's package has its fidelity judged everywhere.
 """
 
@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from litehrnet_stage2.reference.errors import InputError
+from litehrnet_stage2.runtime.border import pixels
 from litehrnet_stage2.runtime.bundle import Bundle
 from litehrnet_stage2.runtime.coreml.predict import UNITS, WORKER, Host, MacPrediction, PredictionError, predict
 from litehrnet_stage2.runtime.devices.facts import CoreKind, DeviceFacts
@@ -25,7 +26,13 @@ from litehrnet_stage2.runtime.latency.plan import Candidate, Plan
 from litehrnet_stage2.runtime.latency.result import Conditions, Environment
 from litehrnet_stage2.runtime.latency.worth import assess
 
-EXACT, OWN = "coreml", "coreml-ane"
+OWN = "coreml-ane"
+TARGETS = {
+    "coreml": "the integer function",
+    "coreml-image": "the integer function, pixels as images",
+    OWN: "the Neural Engine's form, in float16",
+}
+"""What is timed, and what it is."""
 
 
 def mac_candidates(bundle: Bundle) -> list[Candidate]:
@@ -34,7 +41,7 @@ def mac_candidates(bundle: Bundle) -> list[Candidate]:
     Raises:
         ValueError: it has none.
     """
-    targets = [target for target in (EXACT, OWN) if target in bundle.manifest.artifacts]
+    targets = [target for target in TARGETS if target in bundle.manifest.artifacts]
     if not targets:
         raise InputError(f"{bundle.folder} has no Core ML package: convert again with `--targets coreml` added")
     return [
@@ -44,10 +51,11 @@ def mac_candidates(bundle: Bundle) -> list[Candidate]:
             path=str(bundle.folder / bundle.artifact(target)),
             sha256=bundle.sha256(bundle.artifact(target)),
             threads=None,
-            exact=target == EXACT and unit == "cpu",
+            exact=target != OWN and unit == "cpu",
             fidelity=target == OWN,
             unit=unit,
-            description={EXACT: "the integer function", OWN: "the Neural Engine's form, in float16"}[target],
+            border=bundle.manifest.artifacts[target].border,
+            description=TARGETS[target],
             coverage=dataclasses.asdict(bundle.manifest.coverage[target]),
         )
         for target in targets
@@ -118,12 +126,16 @@ class MacLane:
 
     def _reply(self, candidate: Candidate) -> ProcessReply | Failed:
         assert candidate.unit is not None
-        golden = self._bundle.golden()
+        assert candidate.border is not None
+        golden, specs = self._bundle.golden(), self._bundle.manifest.inputs
         count = photographs(golden) if candidate.fidelity else len(golden)  # float16 overflows on the others
         prediction = predict(
             Path(self._folder.name, Path(candidate.path).name),
             candidate.unit,
-            {name: x[:count] for name, x in zip(golden.inputs, golden.real, strict=True)},
+            {
+                spec.name: (pixels(codes) if candidate.border.is_image(spec.kind) else real)[:count]
+                for spec, codes, real in zip(specs, golden.inputs.values(), golden.real, strict=True)
+            },
             list(golden.outputs),
             queries=self._plan.queries,
             seconds=self._plan.tier.seconds / self._plan.processes,
