@@ -161,7 +161,7 @@ def _convert_named(
     declared = parse_inputs(inputs)
     if calibration is None:
         raise InputError("a whole network needs examples of its inputs: give --calibration FILE.npy")
-    arrays = load_inputs(Path(calibration), declared)
+    arrays = load_inputs(calibration, declared)
     progress(f"importing {network}")
     module = load_converted_network(
         network, checkpoint, declared, arrays, output_names=None if outputs is None else tuple(outputs)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from litehrnet_stage2.reference.array_files import map_npy, read_npy, read_npz
+from litehrnet_stage2.apps.features_file import find_arrays
+from litehrnet_stage2.reference.array_files import map_npy, read_npz
 from litehrnet_stage2.reference.errors import InputError
 from litehrnet_stage2.reference.files import read_regular
 
@@ -142,40 +143,57 @@ def _load_weights(network: nn.Module, path: Path) -> None:
 
 
 def load_inputs(
-    where: Path, declared: Sequence[InputDeclaration], *, most: int | None = MOST_IMAGES
+    where: str | Path, declared: Sequence[InputDeclaration], *, most: int | None = MOST_IMAGES
 ) -> tuple[NDArray[Any], ...]:
-    """The first `most` of each input `[N, C, H, W]`: a `.npy` of the one input, or a `.npz` with an array for each.
+    """The first `most` of each input `[N, C, H, W]`: `.npy` files of the one input, or a `.npz` with an array for each.
 
     Pixels are uint8, or floats in [0, 1], which become uint8; other inputs float32.
 
+    Args:
+        where: a `.npy`, a folder of them or a pattern, or a `.npz`.
+        declared: the inputs.
+        most: None is all.
+
     Raises:
-        InputError: an array is missing, or of another shape, dtype or range than declared.
+        InputError: there is no such file, or an array is missing, or of another shape, dtype or range than declared.
     """
-    if where.suffix == ".npz":
-        arrays: Mapping[str, NDArray[Any]] = read_npz(where)
-    elif len(declared) == 1:
-        arrays = {declared[0].name: read_npy(where)}
-    else:
+    path = Path(where)
+    if path.suffix == ".npz":
+        arrays = read_npz(path)
+        if missing := [one.name for one in declared if one.name not in arrays]:
+            raise InputError(f"{where} has no array `{missing[0]}`: it has {', '.join(arrays)}")
+        found = tuple(_checked(arrays[one.name][:most], one, path) for one in declared)
+        if len({len(array) for array in found}) > 1:
+            raise InputError(f"{where} has arrays of different lengths: {[len(array) for array in found]}")
+        return found
+    if len(declared) > 1:
         raise InputError(
             f"{where} is one array, and the network has {len(declared)} inputs: give a .npz with their names"
         )
-    if missing := [one.name for one in declared if one.name not in arrays]:
-        raise InputError(f"{where} has no array `{missing[0]}`: it has {', '.join(arrays)}")
-    found = tuple(_checked(arrays[one.name][:most], one, where) for one in declared)
-    if len({len(array) for array in found}) > 1:
-        raise InputError(f"{where} has arrays of different lengths: {[len(array) for array in found]}")
-    return found
+    (one,) = declared
+    parts, room = [], most
+    for array in map_inputs(find_arrays(where), one):
+        parts.append(as_declared(array[:room], one))
+        room = None if room is None else room - len(parts[-1])
+    return (np.concatenate(parts),)
 
 
-def map_input(path: Path, one: InputDeclaration) -> NDArray[Any]:
-    """An input `[N, C, H, W]` in a `.npy`, mapped into memory and checked in full; `as_declared` makes it what is read.
+def map_inputs(paths: Sequence[Path], one: InputDeclaration) -> list[NDArray[Any]]:
+    """An input `[N, C, H, W]` in `.npy` files, mapped into memory and checked in full, for `as_declared`.
 
     Raises:
-        InputError: it is of another shape, dtype or range than declared.
+        InputError: a file is of another shape, dtype or range than declared, or pixels are bytes in one and floats in
+            another.
     """
-    array = map_npy(path)
-    _check(array, one, path)
-    return array
+    arrays = [map_npy(path) for path in paths]
+    for path, array in zip(paths, arrays, strict=True):
+        _check(array, one, path)
+        if array.dtype.kind != arrays[0].dtype.kind:
+            raise InputError(
+                f"{path} holds {array.dtype}, and {paths[0]} before it {arrays[0].dtype}: give pixels as uint8 in all "
+                "files, or as floats in all"
+            )
+    return arrays
 
 
 def as_declared(array: NDArray[Any], one: InputDeclaration) -> NDArray[Any]:

@@ -11,6 +11,8 @@ from litehrnet_stage2.apps import console, network_options
 from litehrnet_stage2.reference.errors import InputError
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from litehrnet_stage2.apps.qat.data import Source
     from litehrnet_stage2.apps.qat.fine_tune import QatSummary
     from litehrnet_stage2.apps.qat.qat_config import QatConfig
@@ -89,6 +91,7 @@ def qat(
             knobs = read_config(config, [*(override or []), *([f"task={task}"] if task else [])])
             model: Stage2 | QuantizedNetwork
             source: Source
+            trained: nn.Module | None = None
             if network is not None:
                 if whole or teacher or knobs.task != "distillation":
                     raise InputError(
@@ -97,7 +100,7 @@ def qat(
                     )
                 from litehrnet_stage2.apps.qat.own_network import own_network
 
-                model, source = own_network(network, checkpoint, inputs or [], outputs, features, knobs)
+                model, source, trained = own_network(network, checkpoint, inputs or [], outputs, features, knobs)
             elif checkpoint or inputs or outputs:
                 raise InputError(
                     "--checkpoint, --input and --output belong to a whole network: name it with --network MODULE:NAME"
@@ -109,7 +112,9 @@ def qat(
             else:
                 float_stage2 = _teacher(teacher, knobs)
                 model, source = float_stage2, _source(knobs, float_stage2, features, cache)
-            summary = fine_tune(model, source, knobs, out=out, resume=resume, ranks=ranks, console=console.err)
+            summary = fine_tune(
+                model, source, knobs, out=out, resume=resume, ranks=ranks, console=console.err, trained=trained
+            )
         except QatError as stopped:
             console.print_error(str(stopped))
             raise typer.Exit(1) from stopped

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 from rich.console import Console
+from torch import nn
 
 from litehrnet_stage2.apps.qat.data import Source
 from litehrnet_stage2.apps.qat.held_out import (
@@ -29,6 +30,7 @@ from litehrnet_stage2.apps.qat.held_out import (
     HeldOut,
     Objective,
     Student,
+    as_real,
     decibel,
     output_tensors,
     run_in_parts,
@@ -99,8 +101,12 @@ def fine_tune(
     resume: bool,
     ranks: Ranks,
     console: Console,
+    trained: nn.Module | None = None,
 ) -> QatSummary | None:
     """Fine-tune a student of `teacher`, a float Stage2 or what `quantize` made; leave weights, log and plot in `out`.
+
+    `trained` is the network that `quantize` was given: the inputs are compared with what its BatchNorms saw, which are
+    folded in `teacher`.
 
     Every `choose_every` steps the averaged weights are tried on held-out maps, and the best so far are kept; the
     start counts too. The other held-out maps then compare them with post-training int8.
@@ -132,7 +138,7 @@ def fine_tune(
     teacher = teacher.eval().requires_grad_(False).to(ranks.device)
 
     calibration = source.calibration().to(ranks.device)
-    statistics = input_statistics(teacher, calibration)
+    statistics = input_statistics((trained or teacher).to(ranks.device), as_real(calibration))
     if ranks.first and (warning := unusual_inputs(statistics)):
         console.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
     powers = [float(y.square().mean()) for y in run_in_parts(teacher, calibration)]

@@ -87,9 +87,7 @@ class HeldOut:
         """The figures of `student`'s integer function, by the golden evaluator, on the half that chose nothing."""
         function, _ = freeze(copy.deepcopy(student).cpu(), self._judging.features.shape)
         (name,) = function.inputs
-        features = self._judging.features
-        real = features.float() / 255 if features.dtype == torch.uint8 else features
-        codes = golden.evaluate(function, function.quantization[name].quantize(real.numpy()))
+        codes = golden.evaluate(function, function.quantization[name].quantize(as_real(self._judging.features).numpy()))
         named = {
             label: torch.from_numpy(function.quantization[tensor].dequantize(codes[label]))
             for label, tensor in function.outputs.items()
@@ -107,6 +105,11 @@ class HeldOut:
 def output_tensors(outputs: Sequence[Tensor] | Mapping[str, Tensor]) -> list[Tensor]:
     """What a network returned, in order: a tuple, or tensors by name."""
     return list(outputs.values()) if isinstance(outputs, Mapping) else list(outputs)
+
+
+def as_real(features: Tensor) -> Tensor:
+    """What a float network takes: pixels uint8 as float32 in [0, 1], other features as they are."""
+    return features.float() / 255 if features.dtype == torch.uint8 else features
 
 
 @torch.no_grad()

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from litehrnet_stage2.apps.features_file import find_arrays
 from litehrnet_stage2.apps.network_source import (
     InputDeclaration,
     as_declared,
     load_network,
-    map_input,
+    map_inputs,
     parse_inputs,
 )
 from litehrnet_stage2.apps.qat.data import ShardSource
@@ -32,19 +32,11 @@ class InputShards(Shards):
     """What enters a network, of any number of `.npy` files; `gather` gives uint8 of pixels, otherwise float32.
 
     Raises:
-        InputError: a file is of another shape, dtype or range than declared, or pixels are bytes in one file and
-            floats in another. Everything is checked here, before any training starts.
+        InputError: as `map_inputs`: everything is checked here, before any training starts.
     """
 
     def __init__(self, paths: Sequence[Path], declared: InputDeclaration) -> None:
-        shards = [map_input(path, declared) for path in paths]
-        for path, shard in zip(paths, shards, strict=True):
-            if shard.dtype.kind != shards[0].dtype.kind:
-                raise InputError(
-                    f"{path} holds {shard.dtype}, and {paths[0]} before it {shards[0].dtype}: give pixels as uint8 in "
-                    "all files, or as floats in all"
-                )
-        super().__init__(shards, lambda array: as_declared(array, declared))
+        super().__init__(map_inputs(paths, declared), lambda array: as_declared(array, declared))
 
 
 def own_network(
@@ -54,8 +46,8 @@ def own_network(
     outputs: Sequence[str] | None,
     features: str,
     config: QatConfig,
-) -> tuple[QuantizedNetwork, ShardSource]:
-    """The network that `fine_tune` takes as its teacher, and its recorded inputs.
+) -> tuple[QuantizedNetwork, ShardSource, nn.Module]:
+    """The teacher for `fine_tune`, its recorded inputs, and the float network that the teacher was made of.
 
     Args:
         factory: `MODULE:NAME` of a function that returns the float network.
@@ -82,10 +74,11 @@ def own_network(
     shards = InputShards(find_arrays(features), declared[0])
     source = ShardSource(shards, config, stride=STRIDE)
     names = None if outputs is None else tuple(outputs)
-    network = quantize(load_network(factory, checkpoint), {declared[0].name: shards.gather([0])}, outputs=names)
+    made = load_network(factory, checkpoint)
+    network = quantize(made, {declared[0].name: shards.gather([0])}, outputs=names)
     if config.crop_cells:
         _check_crops(network, source.batch(0, rank=0, ranks=1).features[:1], config)
-    return network, source
+    return network, source, made
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from litehrnet_stage2.apps.convert_network import convert_network
-from litehrnet_stage2.apps.network_source import load_network, parse_input
+from litehrnet_stage2.apps.network_source import load_inputs, load_network, parse_input
 from litehrnet_stage2.reference.errors import InputError
 from litehrnet_stage2.reference.network import quantize
 from litehrnet_stage2.reference.network_checkpoint import save_network_checkpoint
@@ -66,6 +66,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     np.save(tmp_path / "images.npy", images)
     np.save(tmp_path / "int16.npy", images.astype(np.int16))
     np.save(tmp_path / "black.npy", np.zeros_like(images))
+    np.save(tmp_path / "small.npy", images[..., :24])
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "mixed").mkdir()
+    np.save(tmp_path / "mixed" / "a.npy", images)
+    np.save(tmp_path / "mixed" / "b.npy", (images / 255).astype(np.float32))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -133,6 +138,9 @@ def _make(folder: Path) -> nn.Module:
         ({"input": None}, "a whole network needs --input"),
         ({"calibration": None}, "give --calibration FILE.npy"),
         ({"calibration": "absent.npy"}, "absent.npy"),
+        ({"calibration": "empty"}, "no .npy file in the folder empty"),
+        ({"calibration": "mixed"}, "mixed/b.npy holds float32, and mixed/a.npy before it uint8: give pixels as uint8"),
+        ({"calibration": "small.npy"}, "must hold `image` as [N,3,32,48], N >= 1, but has [4, 3, 32, 24]"),
         ({"calibration": "int16.npy"}, "must hold `image` as uint8, or floats in [0, 1], but holds int16"),
         ({"calibration": "black.npy"}, "examples of `image` to calibrate on must hold what the network will see, but"),
         ({"checkpoint": "weights.pt"}, "PyTorch's own format, which is not read"),
@@ -146,6 +154,15 @@ def test_a_mistake_is_one_sentence_and_exit_2(
     assert message in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr
     assert not (folder / "bundle").exists()
+
+
+@pytest.mark.parametrize("most", [None, 3, 4, 5])
+def test_a_folder_of_files_is_read_as_one(tmp_path: Path, most: int | None) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (6, 3, 4, 4)).astype(np.uint8)
+    np.save(tmp_path / "a.npy", images[:4])
+    np.save(tmp_path / "b.npy", images[4:])
+    (found,) = load_inputs(tmp_path, [parse_input("image=1x3x4x4:pixels")], most=most)
+    assert np.array_equal(found, images[:most])
 
 
 def test_pixels_outside_of_0_to_1_are_refused(folder: Path, stage2: Stage2Command) -> None:

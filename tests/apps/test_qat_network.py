@@ -311,6 +311,17 @@ def test_two_inputs_are_answered_with_the_page_that_has_the_loop(
     assert "two inputs have one name (image, image)" in said
 
 
+def test_inputs_unlike_those_of_training_are_warned_of_though_the_batchnorms_are_folded(
+    folder: Path, typed: Callable[..., tuple[int, str, str]]
+) -> None:
+    """The weights were never trained, so that their BatchNorm remembers a mean of 0 and a spread of 1."""
+    status, _, said = typed(*options(knobs={"steps": 1}))
+    assert status == 0
+    assert "warning: these inputs do not look like those that the network was trained on" in said
+    (found,) = json.loads((folder / "run" / "summary.json").read_text())["input_statistics"]
+    assert found["module"] == "stem.1"
+
+
 def test_pixels_are_kept_as_bytes_and_floats_become_the_same_bytes(tmp_path: Path) -> None:
     images = blocks(3)
     np.save(tmp_path / "a.npy", images)
