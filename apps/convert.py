@@ -157,6 +157,8 @@ def _convert_named(
     """Convert a whole network as the command line names it."""
     from litehrnet_stage2.apps.convert_network import convert_network
     from litehrnet_stage2.apps.network_source import load_converted_network, load_inputs, parse_inputs
+    from litehrnet_stage2.reference.network import QuantizedNetwork
+    from litehrnet_stage2.reference.network_checkpoint import tuned_sqnr_db
 
     declared = parse_inputs(inputs)
     if calibration is None:
@@ -166,6 +168,9 @@ def _convert_named(
     module = load_converted_network(
         network, checkpoint, declared, arrays, output_names=None if outputs is None else tuple(outputs)
     )
+    if isinstance(module, QuantizedNetwork) and checkpoint and (sqnr_db := tuned_sqnr_db(checkpoint)):
+        ratios = ", ".join(f"{value:.1f} dB in {name}" for name, value in sqnr_db.items())
+        progress(f"fine-tuned to {ratios} against its float network")
     return convert_network(
         module,
         out,

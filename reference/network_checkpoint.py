@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+import reprlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +29,15 @@ SCHEMA_VERSION = 1
 KIND = "quantized network"
 
 
-def save_network_checkpoint(network: QuantizedNetwork, path: Path | str) -> None:
+def save_network_checkpoint(
+    network: QuantizedNetwork, path: Path | str, *, sqnr_db: Mapping[str, float] | None = None
+) -> None:
     """Write `path` (`.safetensors`) and its `.json`; each appears whole or not at all.
 
     Args:
         network: calibrated.
         path: the weights' file.
+        sqnr_db: of a fine-tuned network, signal to quantisation noise of each output against its float teacher.
 
     Raises:
         CheckpointError: `path` does not end in `.safetensors`, or a range of `network` is not known.
@@ -46,6 +50,7 @@ def save_network_checkpoint(network: QuantizedNetwork, path: Path | str) -> None
     state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state_dict().items()}
     payload = save(state)
     facts: dict[str, Any] = {"schema_version": SCHEMA_VERSION, "kind": KIND, **_borders(network)}
+    facts |= {} if sqnr_db is None else {"sqnr_db": dict(sqnr_db)}
     facts["sha256"] = pair_sha256(payload, facts)
     write_whole(path, payload)
     write_whole(path.with_suffix(".json"), (json.dumps(facts, indent=2) + "\n").encode())
@@ -60,6 +65,21 @@ def is_network_checkpoint(path: Path) -> bool:
         return bool(_facts(card)["kind"] == KIND)
     except CheckpointError:
         return False
+
+
+def tuned_sqnr_db(path: Path) -> dict[str, float] | None:
+    """What `save_network_checkpoint` was told of the signal to noise ratio, in dB by output; None if nothing.
+
+    Raises:
+        CheckpointError: the JSON file is missing or damaged, or these are no finite numbers.
+    """
+    card = path.with_suffix(".json")
+    found = _facts(card).get("sqnr_db")
+    if found is None:
+        return None
+    if not isinstance(found, dict) or not all(type(d) in (int, float) and math.isfinite(d) for d in found.values()):
+        raise CheckpointError(f"{card} has an `sqnr_db` (={reprlib.repr(found)}) that is not finite numbers by output")
+    return {name: float(value) for name, value in found.items()}
 
 
 def load_network_checkpoint(network: QuantizedNetwork, path: Path | str) -> QuantizedNetwork:

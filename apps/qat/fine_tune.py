@@ -244,7 +244,7 @@ def rate_factor(progress: float, config: QatConfig) -> float:
 
 def _save(student: Student, path: Path, tuned: Figures) -> None:
     if isinstance(student, QuantizedNetwork):
-        save_network_checkpoint(student, path)
+        save_network_checkpoint(student, path, sqnr_db=tuned.sqnr_db)
     else:
         save_checkpoint(student, path, sqnr_db=(tuned.sqnr_db["y1"], tuned.sqnr_db["y2"]))
 

@@ -167,6 +167,7 @@ def test_a_tuned_network_is_nearer_to_float_than_a_calibrated_one_and_converts_t
         *("--input", "image=1x3x32x48:pixels", "--calibration", "images.npy", "--targets", "onnx"),
     )
     assert converted.returncode == 0, converted.stderr
+    assert f"fine-tuned to {after:.1f} dB in heat against its float network" in converted.stderr
     tuned, function = load_file(folder / "run" / "qat.safetensors"), Bundle.open(folder / "bundle").function()
     assert float(function.quantization["head"].scale) == pytest.approx(float(tuned["head.output.scale"]), rel=1e-3)
     results = check_bundle(folder / "bundle", runtimes=["golden", "onnxruntime"])

@@ -19,6 +19,7 @@ from litehrnet_stage2.reference.network_checkpoint import (
     is_network_checkpoint,
     load_network_checkpoint,
     save_network_checkpoint,
+    tuned_sqnr_db,
 )
 from litehrnet_stage2.reference.sealed import pair_sha256
 from tests.campaign.damage import many_flips
@@ -132,3 +133,18 @@ def test_weights_edited_with_their_hash_made_good_are_refused_in_a_sentence_or_a
             refused.append(str(error))
     assert len(refused) > 50
     assert not [sentence for sentence in refused if "\n" in sentence]
+
+
+def test_the_signal_to_noise_ratio_of_tuning_is_kept_and_only_numbers_are_taken_for_it(
+    saved: tuple[QuantizedNetwork, Path],
+) -> None:
+    network, path = saved
+    assert tuned_sqnr_db(path) is None
+    save_network_checkpoint(network, path, sqnr_db={"heat": 31.5})
+    assert tuned_sqnr_db(path) == {"heat": 31.5}
+    load_network_checkpoint(made(), path)
+    facts = json.loads(path.with_suffix(".json").read_text())
+    for wrong in ([31.5], {"heat": "31.5"}, {"heat": True}, {"heat": float("inf")}):
+        path.with_suffix(".json").write_text(json.dumps(facts | {"sqnr_db": wrong}))
+        with pytest.raises(CheckpointError, match=r"sqnr_db|does not describe"):
+            tuned_sqnr_db(path)
