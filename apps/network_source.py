@@ -185,6 +185,8 @@ def map_inputs(paths: Sequence[Path], one: InputDeclaration) -> list[NDArray[Any
         InputError: a file is of another shape, dtype or range than declared, or pixels are bytes in one and floats in
             another.
     """
+    if archives := [path for path in paths if path.suffix == ".npz"]:
+        raise InputError(f"{archives[0]} is an .npz: give the array `{one.name}` in it as a .npy")
     arrays = [map_npy(path) for path in paths]
     for path, array in zip(paths, arrays, strict=True):
         _check(array, one, path)

@@ -256,6 +256,7 @@ PIXELS = "input=1x3x32x48:pixels"
         ({"features": "absent.npy"}, "no file absent.npy: give a .npy, a folder of them or a quoted pattern"),
         ({"features": "empty"}, "no .npy file in the folder empty"),
         ({"features": "mixed"}, "holds float32, and mixed/a.npy before it uint8: give pixels as uint8 in all files"),
+        ({"features": "images.npz"}, "images.npz is an .npz: give the array `image` in it as a .npy"),
         ({"features": "int16.npy"}, "must hold `image` as uint8, or floats in [0, 1], but holds int16"),
         ({"features": "small.npy"}, "must hold `image` as [N,3,32,48], N >= 1, but has [4, 3, 16, 48]"),
         ({"features": "last.npy"}, "its channels come last, write x.transpose(0, 3, 1, 2)"),
@@ -282,6 +283,7 @@ def test_a_mistake_is_one_sentence_and_exit_2(
     (folder / "mixed").mkdir()
     np.save(folder / "mixed" / "a.npy", images)
     np.save(folder / "mixed" / "b.npy", images / np.float32(255))
+    np.savez(folder / "images.npz", image=images)
     np.save(folder / "int16.npy", images.astype(np.int16))
     np.save(folder / "small.npy", images[:4, :, :16])
     np.save(folder / "last.npy", images.transpose(0, 2, 3, 1))
