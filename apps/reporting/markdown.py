@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from litehrnet_stage2.apps.reporting import cells
@@ -11,29 +12,48 @@ from litehrnet_stage2.runtime.latency import CandidateResult, Result, Run
 
 
 def markdown(results: Sequence[Result]) -> str:
-    """The Markdown of one or several results; several that were timed come side by side first."""
+    """The Markdown of one or several results; several that were timed, or counted, come side by side first."""
     found = columns(results)
-    return "\n".join([*_side_by_side(found), *(line for column in found for line in _column(column))])
+    together = (line for measure in (_P50, _INSTRUCTIONS) for line in _side_by_side(found, measure))
+    return "\n".join([*together, *(line for column in found for line in _column(column))])
 
 
-def _side_by_side(found: Sequence[Column]) -> Iterator[str]:
-    """Median latencies of every timed run, and their quotients by that of the first float candidate."""
-    timed = [column for column in found if any(c.latency for c in column.run.candidates)]
-    if len(timed) < 2:
+@dataclass(frozen=True)
+class _Measure:
+    """What is laid side by side: its unit, its value of a candidate that has one, and digits behind the point."""
+
+    unit: str
+    value: Callable[[CandidateResult], float | None]
+    digits: int
+
+
+_P50 = _Measure("p50 ms", lambda c: c.latency.p50_ms.value if c.latency else None, 2)
+_INSTRUCTIONS = _Measure("M instructions", lambda c: c.instructions.per_inference / 1e6 if c.instructions else None, 1)
+
+
+def _side_by_side(found: Sequence[Column], measure: _Measure) -> Iterator[str]:
+    """A measure of every run that has it, and its quotients by that of the first float candidate."""
+    measured = [(column, {c.key: v for c in column.run.candidates if (v := measure.value(c))}) for column in found]
+    measured = [(column, values) for column, values in measured if values]
+    if len(measured) < 2:
         return
     head, parts = ["artifact"], []
-    for column in timed:
-        p50 = {c.key: c.latency.p50_ms.value for c in column.run.candidates if c.latency}
-        base = next((c.key for c in column.run.candidates if c.floating and c.latency), None)
-        head += [f"{_function(column)}, p50 ms", f"of {base.partition(',')[0]}" if base else ""]
-        parts.append((p50, p50.get(base or "")))
-    names = {c.key: _name(c, column.run) for column in timed for c in column.run.candidates if c.latency}
+    names: dict[str, str] = {}
+    for column, values in measured:
+        candidates = [c for c in column.run.candidates if c.key in values]
+        base = next((c.key for c in candidates if c.floating), None)
+        head += [f"{_function(column)}, {measure.unit}", f"of {base.partition(',')[0]}" if base else ""]
+        parts.append((values, values.get(base or "")))
+        names |= {c.key: _name(c, column.run) for c in candidates}
     rows = []
     for key, name in names.items():
         row = [name]
-        for p50, divisor in parts:
-            value = p50.get(key)
-            row += ["" if value is None else f"{value:.2f}", f"{value / divisor:.2f}" if value and divisor else ""]
+        for by_key, divisor in parts:
+            value = by_key.get(key)
+            row += [
+                "" if value is None else f"{value:.{measure.digits}f}",
+                f"{value / divisor:.2f}" if value and divisor else "",
+            ]
         rows.append(row)
     yield from _table(head, rows)
 

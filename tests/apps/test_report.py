@@ -310,6 +310,16 @@ def test_markdown_of_several_timed_results_begins_with_them_side_by_side(results
     assert markdown([timed]).startswith("### ")
 
 
+def test_markdown_of_several_counted_results_begins_with_them_side_by_side() -> None:
+    files = ("arm_instructions.json", "arm_instructions_whole_network.json")
+    counted = [read_result(Path(__file__).parents[2] / "benchmarks" / file) for file in files]
+    head, _, first, *_ = markdown(counted).splitlines()
+    assert head.startswith("| artifact | stage2, M instructions | of fp32 .pte | landmarks, M instructions |")
+    ours = counted[1].runs[0].candidates[0].instructions
+    assert ours is not None
+    assert f" {ours.per_inference / 1e6:.1f} | " in first
+
+
 def test_a_file_that_is_no_result_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said = io.StringIO()
     monkeypatch.setattr(console, "err", Console(file=said, width=1000))
