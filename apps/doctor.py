@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import typer
-from rich import box
-from rich.table import Table
 from rich.text import Text
 
 from litehrnet_stage2.apps import console
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from litehrnet_stage2.runtime.capabilities import Capability
 
 
@@ -37,13 +37,13 @@ def doctor(json: console.JsonFile = None, verbose: console.Verbose = False) -> N
 
 
 def _table(found: tuple[Capability, ...]) -> Table:
-    table = Table("", "what", "ready", "with what, or how to add it", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = console.table("", "what", "ready", "with what, or how to add it")
     group = ""
     for c in found:
         detail = Text(c.detail)
         if c.remedy:
             detail.append(f"\n{c.remedy}", style="bold")
         ready = Text("yes", style="green") if c.ready else Text("no", style="yellow")
-        table.add_row(c.group if c.group != group else "", c.name, ready, detail)
+        table.add_row(c.group if c.group != group else "", Text(c.name), ready, detail)
         group = c.group
     return table

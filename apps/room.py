@@ -10,12 +10,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich import box
-from rich.table import Table
-
 from litehrnet_stage2.apps import check_bundle, console
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from litehrnet_stage2.runtime import ParityResult
     from litehrnet_stage2.runtime.latency import Result, Run
     from litehrnet_stage2.runtime.web import GoldenCodes, Model, Report, Visit
@@ -90,9 +89,8 @@ class Room:
 
     def table(self) -> Table:
         """Every page so far, a line each."""
-        table = Table(title=f"{len(self.runs)} results", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-        for column in ("device", "browser", "codes off", "p50 ms", "95%", "times"):
-            table.add_column(column, justify="right" if column in ("codes off", "p50 ms", "95%") else "left")
+        numbers = ("codes off", "p50 ms", "95%")
+        table = console.table("device", "browser", *numbers, "times", title=f"{len(self.runs)} results", right=numbers)
         for run, results in zip(self.runs, self.checked, strict=True):
             latency = next((c.latency for c in run.candidates if c.exact and c.latency), None)
             wrong = sum(output.mismatches for result in results for output in result.outputs.values())

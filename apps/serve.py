@@ -16,6 +16,7 @@ from rich.live import Live
 from litehrnet_stage2.apps import address, console
 from litehrnet_stage2.apps.room import Room
 from litehrnet_stage2.reference.errors import InputError
+from litehrnet_stage2.reference.files import read_regular
 from litehrnet_stage2.reference.progress import Progress
 
 if TYPE_CHECKING:
@@ -205,11 +206,11 @@ def certificate(pem: Path) -> ssl.SSLContext:
     """TLS with the key and certificate of a file.
 
     Raises:
-        InputError: the file holds no key and certificate that belong together.
+        InputError: the file is no regular one of at most 1 MiB, or holds no key and certificate that belong together.
         OSError: it cannot be read.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    pem.read_bytes()  # so that a file that cannot be read is named
+    read_regular(pem, most_bytes=2**20)  # so that a file that cannot be read is named
     try:
         context.load_cert_chain(pem)
     except ssl.SSLError as error:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
 from litehrnet_stage2.reference.errors import InputError
+from litehrnet_stage2.reference.files import read_regular
 
 TaskName = Literal["distillation", "landmarks"]
 Ranges = Literal["fixed", "learned"]
@@ -84,6 +85,8 @@ class QatConfig:
         return cls(**values)
 
 
+MOST_BYTES = 2**16
+
 _BOUNDS: tuple[tuple[float, float, str], ...] = (
     (1, 10**7, "steps batch calibration_maps choose_every checkpoint_every keep_checkpoints scenes"),
     (2, 10**7, "held_out_maps"),
@@ -103,14 +106,15 @@ def read_config(path: Path | None, overrides: Iterable[str] = ()) -> QatConfig:
     An override's value is TOML; a bare word is taken as a string.
 
     Raises:
-        ValueError: the file is not TOML, or a key or value is not known.
+        ValueError: the file is no regular file, larger than `MOST_BYTES`, not TOML, or a key or value is not known.
         FileNotFoundError: there is no such file.
     """
     values: dict[str, Any] = {}
     if path is not None:
+        content = read_regular(path, most_bytes=MOST_BYTES)
         try:
-            values = tomllib.loads(path.read_text())
-        except tomllib.TOMLDecodeError as error:
+            values = tomllib.loads(content.decode())
+        except (ValueError, RecursionError) as error:  # not UTF-8, not TOML, or nested without end
             raise InputError(f"{path} is not valid TOML: {error}") from error
     for override in overrides:
         key, separator, text = override.partition("=")
@@ -118,6 +122,6 @@ def read_config(path: Path | None, overrides: Iterable[str] = ()) -> QatConfig:
             raise InputError(f"override {override!r} must read key=value")
         try:
             values[key.strip()] = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
+        except (tomllib.TOMLDecodeError, RecursionError):
             values[key.strip()] = text.strip()
     return QatConfig.from_mapping(values)

@@ -47,3 +47,12 @@ def test_doctor_prints_a_table_or_json(tmp_path: Path) -> None:
     entries = json.loads((tmp_path / "doctor.json").read_text())
     assert {"group", "name", "ready", "detail", "remedy"} == set(entries[0])
     assert any(entry["name"] == "ONNX Runtime" and entry["ready"] for entry in entries)
+
+
+def test_a_path_that_is_longer_than_its_column_goes_on_in_the_next_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    path = "/opt/" + "x" * 70 + "/g++"
+    odd = Capability(group="device", name="[/]", ready=True, detail=path)
+    monkeypatch.setattr(capabilities, "capabilities", lambda: (odd,))
+    done = CliRunner().invoke(app, ["doctor"], env={"COLUMNS": "80"})
+    assert "[/]" in done.output
+    assert path in "".join(line.split("yes")[-1].strip() for line in done.output.splitlines())

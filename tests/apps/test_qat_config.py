@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import tomllib
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from litehrnet_stage2.apps import qat
 from litehrnet_stage2.apps.qat.qat_config import QatConfig, read_config
+from litehrnet_stage2.reference.errors import InputError
 
 DOCUMENTED = Path(qat.__path__[0]) / "qat.toml"
 
@@ -52,8 +54,18 @@ def test_a_bad_value_is_refused_with_the_value_and_what_is_accepted(override: st
         read_config(None, [override])
 
 
-def test_a_file_that_is_not_toml_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [b"steps = = 3", b"\xff\xfe", b"steps = " + b"[" * 10_000])
+def test_a_file_that_is_not_toml_is_named(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "broken.toml"
-    path.write_text("steps = = 3")
-    with pytest.raises(ValueError, match=r"broken\.toml is not valid TOML"):
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"broken\.toml is not valid TOML"):
         read_config(path)
+    with pytest.raises(InputError, match=r"`steps` \(="):
+        read_config(None, ["steps=" + "[" * 10_000])
+
+
+def test_a_file_that_would_wait_or_has_no_end_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.toml")
+    for path in (tmp_path / "pipe.toml", Path("/dev/zero")):
+        with pytest.raises(InputError, match=f"{path} is no regular file"):
+            read_config(path)

@@ -170,6 +170,7 @@ def test_ctrl_c_ends_at_once_though_connections_are_open(small_bundle: Path, ser
         (["--bind", "203.0.113.7"], "Cannot assign requested address"),
         (["--against", "stock"], "--against 'stock' cannot be run in a browser here"),
         (["--tls", "missing.pem"], "missing.pem"),
+        (["--tls", "/dev/zero"], "/dev/zero is no regular file"),
         (["--tls", __file__], "holds no key and certificate that belong together"),
         (["--collect", __file__], "File exists"),
     ],

@@ -207,3 +207,10 @@ def test_a_version_and_short_help_are_where_people_look() -> None:
         done = shell(f"stage2 {command}")
         assert done.returncode == 0
         assert "Usage: stage2" in done.stdout
+
+
+def test_every_table_is_one_that_cuts_no_name() -> None:
+    """Those of `console.table`, and of the report, whose own tests say so."""
+    apps = Path(console.__file__).parent
+    own = {path.name for path in apps.rglob("*.py") if " Table(" in path.read_text()}
+    assert own == {"console.py", "terminal.py"}
