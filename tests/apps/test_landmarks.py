@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from torch import nn
 
 from litehrnet_stage2.apps.landmarks import photographs, scene
 from litehrnet_stage2.apps.landmarks.decoding import locate, named_marker
@@ -21,6 +22,8 @@ from litehrnet_stage2.apps.landmarks.metrics import task_metrics
 from litehrnet_stage2.apps.landmarks.pool import Pool, crops, rendered
 from litehrnet_stage2.apps.landmarks.train import TrainSettings, learning_rate_factor, train
 from litehrnet_stage2.apps.landmarks.weight_files import SHIPPED, load_network, save_network
+from litehrnet_stage2.apps.qat import data
+from litehrnet_stage2.apps.qat.qat_config import QatConfig
 from litehrnet_stage2.reference.cache_folder import CacheError
 
 
@@ -92,6 +95,22 @@ def test_the_first_scenes_of_a_larger_pool_serve_and_what_is_drawn_is_said(tmp_p
     assert np.array_equal(first.images, larger.images[:2])
     assert len(said) == 1
     assert {path.name for path in tmp_path.iterdir()} == {"test-9-3.images.npy", "test-9-3.shapes.npy"}
+
+
+def test_runs_share_the_scenes_that_one_of_them_drew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the cache, and not in the folder of a run; two of them draw the same ones once, as is shown above."""
+    monkeypatch.setenv("LITEHRNET_STAGE2_CACHE", str(tmp_path / "cache"))
+    asked: list[tuple[str, int, Path]] = []
+
+    def note(split: str, *, count: int, seed: int, folder: Path, say: object) -> Pool:
+        asked.append((split, count, folder))
+        return Pool(np.zeros((count, 3, 8, 8), np.uint8), np.zeros((count, 8, 3), np.float32))
+
+    monkeypatch.setattr(data, "rendered", note)
+    config = QatConfig(task="landmarks", scenes=5, held_out_maps=2)
+    data.LandmarkSource.rendered(nn.Identity(), nn.Identity(), config, cache=None, say=print)
+    shared = tmp_path / "cache/scenes"
+    assert asked == [("train", 5, shared), ("test", 2, shared)]
 
 
 def test_scenes_that_were_cut_short_name_the_folder_to_delete(tmp_path: Path) -> None:

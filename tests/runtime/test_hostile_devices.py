@@ -158,7 +158,7 @@ def test_outputs_that_are_too_large_are_not_fetched(storage: Path, tmp_path: Pat
     (tmp_path / "model").touch()
     reply = json.dumps({**GOOD, "query_ns": [], "outputs": [{"dtype": "<f4", "shape": [1, 2**14, 2**14, 2]}]})
     says = f"printf '@machine\\taarch64\\n'; echo '{reply}'"
-    lies = Lies({"run": says, "get": "touch fetched"})
+    lies = Lies({"run": says, "get": "exit 1"})
     with (
         Device("board", HostileTransport(storage, lies), python=["python3"]) as device,
         pytest.raises(DeviceError, match=r"board has 2,147,483,648 bytes of outputs, and at most 1,073,741,824 are"),

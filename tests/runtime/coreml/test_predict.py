@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from litehrnet_stage2.runtime.coreml.predict import UNITS, PredictionError, pred
 from litehrnet_stage2.runtime.latency import SCHEMA_VERSION, Plan, Result, measure, tier_named
 from litehrnet_stage2.runtime.latency.lanes.mac import MacLane, mac_candidates
 from litehrnet_stage2.runtime.program import Names
+from litehrnet_stage2.runtime.programs import coreml_program
 from litehrnet_stage2.runtime.programs.coreml_program import CoreMlProgram
 from litehrnet_stage2.runtime.session import Session, session_info
 
@@ -88,6 +90,22 @@ def test_an_unknown_unit_is_refused(package: Path, features: dict[str, np.ndarra
 def test_the_real_process_says_that_it_needs_a_mac(package: Path, features: dict[str, np.ndarray]) -> None:
     with pytest.raises(PredictionError, match="Core ML on cpu: Core ML predicts on macOS only"):
         predict(package, "cpu", features, OUTPUTS)
+
+
+@pytest.mark.parametrize(("exact", "unit"), [(True, "cpu"), (False, "cpu+ne")])
+def test_the_exact_package_is_opened_on_the_cpu_and_the_other_with_the_neural_engine(
+    exact: bool, unit: str, package: Path, features: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    units: list[str] = []
+
+    def note(_: Path, unit: str, *rest: object, **options: object) -> SimpleNamespace:
+        units.append(unit)
+        return SimpleNamespace(outputs={})
+
+    monkeypatch.setattr(coreml_program, "predict", note)
+    names = Names(tuple(features), OUTPUTS)
+    coreml_program.open_program(package, threads=1, exact=exact, names=names).run(tuple(features.values()))
+    assert units == [unit]
 
 
 def test_a_session_predicts_a_batch_in_one_process(apple_bundle: Path) -> None:
