@@ -60,6 +60,7 @@ VICTIMS: Mapping[str, Row] = {
     ".pte, hash made good": Row("bundles", "pte", 40, 180),
     "checkpoint, damaged": Row("checkpoints", "accidents", 300),
     "checkpoint, hash made good": Row("checkpoints", "hostile", 500),
+    "network's checkpoint, hash made good": Row("checkpoints", "networks", 300),
     "checkpoint of a run": Row("checkpoints", "runs", 150),
     "features": Row("calibration", "files", 600),
     "benchmark result": Row("results", "files", 400),

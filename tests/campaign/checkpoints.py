@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import shutil
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from litehrnet_stage2 import load_checkpoint
 from litehrnet_stage2.apps.qat.run_checkpoint import Checkpoint, newest_checkpoint, write_checkpoint
+from litehrnet_stage2.reference.network_checkpoint import load_network_checkpoint
 from litehrnet_stage2.reference.sealed import pair_sha256
 from tests.campaign.damage import TEXTS, accident, as_json, lie, many_flips
 from tests.campaign.judge import Case
+from tests.campaign.originals import quantised_network
 
 
 def accidents(folder: Path, scratch: Path, seed: int) -> Iterator[Case]:
@@ -32,9 +34,21 @@ def accidents(folder: Path, scratch: Path, seed: int) -> Iterator[Case]:
 
 def hostile(folder: Path, scratch: Path, seed: int) -> Iterator[Case]:
     """Card, header of the weights, or weights as their author pleases, and the hash made good."""
+    return _hostile(("float", "qat"), load_checkpoint, folder, scratch, seed)
+
+
+def networks(folder: Path, scratch: Path, seed: int) -> Iterator[Case]:
+    """The same of a whole quantised network."""
+    network = quantised_network()
+    return _hostile(("network",), lambda path: load_network_checkpoint(network, path), folder, scratch, seed)
+
+
+def _hostile(
+    names: Sequence[str], load: Callable[[Path], object], folder: Path, scratch: Path, seed: int
+) -> Iterator[Case]:
     rng = np.random.default_rng(seed)
     while True:
-        path = _copy(folder, scratch, ("float", "qat")[rng.integers(2)])
+        path = _copy(folder, scratch, names[rng.integers(len(names))])
         card = json.loads(path.with_suffix(".json").read_text())
         payload = path.read_bytes()
         (size,) = struct.unpack_from("<Q", payload)
@@ -60,7 +74,7 @@ def hostile(folder: Path, scratch: Path, seed: int) -> Iterator[Case]:
             content = as_json({**facts, "sha256": pair_sha256(payload, facts)})
         path.write_bytes(payload)
         path.with_suffix(".json").write_bytes(content)
-        yield Case(f"{kind} {what}", lambda path=path: load_checkpoint(path))
+        yield Case(f"{kind} {what}", lambda path=path: load(path))
 
 
 def runs(folder: Path, scratch: Path, seed: int) -> Iterator[Case]:

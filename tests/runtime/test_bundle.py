@@ -105,14 +105,17 @@ def _sparse(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "message"), [(_fifo, "is no regular file"), (_sparse, r"is 1099511627776 bytes, the manifest says")]
+    "name", ["manifest.json", "manifest.sha256", *RUNTIME_OF, "golden.npz", "stage2.mlpackage/Manifest.json"]
+)
+@pytest.mark.parametrize(
+    ("damage", "message"), [(_fifo, "is no regular file"), (_sparse, r"1,?099,?511,?627,?776 bytes")]
 )
 def test_what_would_wait_or_fill_the_memory_is_refused_before_it_is_read(
-    damage: Callable[[Path], None], message: str, damaged: Path
+    damage: Callable[[Path], None], message: str, name: str, damaged: Path
 ) -> None:
-    damage(damaged / "stage2.onnx")
+    damage(damaged / name)
     with pytest.raises(InputError, match=message):
-        open_session(damaged, "onnxruntime")
+        open_session(damaged, RUNTIME_OF.get(name, "coreml-eval"))
 
 
 @pytest.mark.parametrize("target", DEFAULT_TARGETS)
