@@ -70,7 +70,7 @@ def map_features(path: Path, channels: int) -> NDArray[Any]:
         hint = ""
         if array.ndim == 4 and array.shape[3] == channels:
             hint = f", its channels last: write np.save({path.name!r}, features.transpose(0, 3, 1, 2))"
-        elif array.ndim == 4 and array.shape[1] == 3:
+        elif array.ndim == 4 and 3 in (array.shape[1], array.shape[3]):
             hint = f", which looks like images: {_CAPTURE}"
         raise InputError(
             f"{path} must hold features of shape [N,{channels},H,W], N >= 1, but has shape {list(array.shape)}{hint}"

@@ -56,3 +56,8 @@ def test_a_path_that_is_longer_than_its_column_goes_on_in_the_next_line(monkeypa
     done = CliRunner().invoke(app, ["doctor"], env={"COLUMNS": "80"})
     assert "[/]" in done.output
     assert path in "".join(line.split("yes")[-1].strip() for line in done.output.splitlines())
+
+
+def test_a_dash_is_standard_output_and_the_table_stays_away() -> None:
+    done = CliRunner().invoke(app, ["doctor", "--json", "-"])
+    assert {entry["group"] for entry in json.loads(done.stdout)} >= {"processor", "runtime"}

@@ -45,6 +45,7 @@ def _with_nan() -> np.ndarray:
         (_maps(2, channels=31), r"features of shape \[N,32,H,W\], N >= 1, but has shape \[2, 31, 8, 16\]"),
         (_maps(2)[0], r"has shape \[32, 8, 16\]"),
         (_maps(2, channels=3), r"has shape \[2, 3, 8, 16\], which looks like images: .*capture_features"),
+        (_maps(2, channels=3).transpose(0, 2, 3, 1), r"has shape \[2, 8, 16, 3\], which looks like images"),
         (_maps(2).transpose(0, 2, 3, 1), r"its channels last: write np\.save\('bad\.npy', features\.transpose"),
         (_maps(2)[:, :, :7], "H and W even"),
         (_with_nan(), "NaN or infinity in maps 64 to 127"),

@@ -289,6 +289,17 @@ def test_the_command_writes_both(results: list[Result], tmp_path: Path) -> None:
     assert table.read_text() == markdown(results)
 
 
+@pytest.mark.parametrize(("option", "render"), [("--html", page), ("--markdown", markdown)])
+def test_a_dash_is_standard_output(
+    option: str, render: Callable[[list[Result]], str], results: list[Result], tmp_path: Path
+) -> None:
+    path = tmp_path / "0.json"
+    path.write_text(json.dumps(dataclasses.asdict(results[0])))
+    done = CliRunner().invoke(app, ["report", str(path), option, "-"])
+    assert (done.exit_code, done.stdout) == (0, render(results[:1]))
+    assert not Path("-").exists()
+
+
 def test_the_result_in_the_repository_is_one() -> None:
     names = {f"{library}{border}" for library in ("executorch", "litert", "onnxruntime") for border in ("", "-codes")}
     for file in ("x86-64.json", "x86-64-whole-network.json"):
