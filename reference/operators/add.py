@@ -53,8 +53,8 @@ class Add(Operator):
 def add(a: Codes, b: Codes, qa: Quantization, qb: Quantization, out: Quantization) -> Codes:
     """`rne((sa/so)*(qa-za) + (sb/so)*(qb-zb)) + zo`: int8 of equal shapes."""
     scale = np.float64(out.scale)
-    left = (qa.scale / scale) * (a.astype(np.float64) - qa.zero_point)
-    right = (qb.scale / scale) * (b.astype(np.float64) - qb.zero_point)
+    left = (qa.scale / scale) * (a.astype(np.int32) - qa.zero_point)
+    right = (qb.scale / scale) * (b.astype(np.int32) - qb.zero_point)
     return saturate(np.rint(left + right) + out.zero_point)
 
 
