@@ -97,7 +97,7 @@ class Conv(Operator):
         if np.abs(acc).max(initial=0) >= LARGEST_ACCUMULATOR:
             raise InputError(f"`{self.name}` overflows its int32 accumulator")
         scaled = acc.astype(np.int32).astype(np.float32) * multiplier[:, None, None]
-        return saturate(np.rint(scaled) + np.float32(out.zero_point))
+        return saturate(np.rint(scaled) + out.zero_point)
 
     def accumulate(self, codes: Codes, zero_point: int) -> NDArray[np.float64]:
         """`sum (qx - zx) * qw + b32`, exact: int8 `[N,I,H,W]` -> integer-valued float64 `[N,O,H',W']`.

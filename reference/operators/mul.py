@@ -58,7 +58,7 @@ def multiply(a: Codes, b: Codes, qa: Quantization, qb: Quantization, out: Quanti
     """`rne(f32((qa-za)*(qb-zb)) * M) + zo`: int8 of shapes that broadcast."""
     product = (a.astype(np.int32) - qa.zero_point) * (b.astype(np.int32) - qb.zero_point)
     multiplier = (qa.scale * qb.scale) / out.scale
-    return saturate(np.rint(product.astype(np.float32) * multiplier) + np.float32(out.zero_point))
+    return saturate(np.rint(product.astype(np.float32) * multiplier) + out.zero_point)
 
 
 def disagreements(qa: Quantization, qb: Quantization, out: Quantization) -> dict[str, int]:

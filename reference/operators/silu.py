@@ -55,7 +55,7 @@ def silu_table(inp: Quantization, out: Quantization) -> Codes:
     sigmoid = saturate(np.rint(sigmoid_steps(inp)) + SIGMOID.zero_point).astype(np.int32)
     product = (codes - inp.zero_point) * (sigmoid - SIGMOID.zero_point)
     multiplier = (inp.scale * SIGMOID.scale) / out.scale
-    return saturate(np.rint(product.astype(np.float32) * multiplier) + np.float32(out.zero_point))
+    return saturate(np.rint(product.astype(np.float32) * multiplier) + out.zero_point)
 
 
 def sigmoid_steps(inp: Quantization) -> NDArray[np.float64]:

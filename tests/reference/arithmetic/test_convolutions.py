@@ -110,6 +110,11 @@ def test_the_multiplier_is_two_float32_operations() -> None:
         assert float(found) == f32(f32(exact(read) * exact(quantization(scale))) / float(out.scale))
 
 
+def test_the_least_scale_is_that_of_the_largest_multiplier() -> None:
+    node = conv(weight_scale=np.array([0.5, 4, 1, 2], np.float32))
+    assert dict(node.least_scales([quantization(0.25)], quantization(1))) == {"y": 1 / 256}
+
+
 def test_a_sum_of_2_to_the_31_is_refused() -> None:
     node, multiplier, out = conv((1, 2, 1, 1)), np.float32([2.0**-25]), quantization(1)
     assert node.requantize(np.full((1, 1, 1, 1), 2.0**31 - 2**26), multiplier, out).item() == 62
