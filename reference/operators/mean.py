@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from litehrnet_stage2.reference import runtime_rules
 from litehrnet_stage2.reference.errors import InputError
@@ -40,12 +41,11 @@ class Mean(Operator):
 
     def evaluate(self, codes: Sequence[Codes], reads: Sequence[Quantization], out: Quantization) -> Codes:
         """Int8 `[N,C,H,W]` -> int8 `[N,C,1,1]`."""
-        sums = codes[0].astype(np.int32).sum(axis=(2, 3), keepdims=True) - self.cells * reads[0].zero_point
-        return saturate(np.rint(sums.astype(np.float32) * self.multiplier(reads[0], out)) + out.zero_point)
+        return self._of_sums(codes[0].astype(np.int64).sum(axis=(2, 3), keepdims=True), reads[0], out)
 
     def multiplier(self, read: Quantization, out: Quantization) -> np.float32:
         """`M`."""
-        return np.float32((read.scale / out.scale) / np.float32(self.cells))
+        return (read.scale / out.scale) / np.float32(self.cells)
 
     def checks(self, reads: Sequence[Quantization], out: Quantization) -> Iterator[Check]:
         """Every sum from all codes lowest to all highest, under every rule."""
@@ -58,8 +58,12 @@ class Mean(Operator):
     def disagreements(self, read: Quantization, out: Quantization) -> dict[str, int]:
         """Rules that differ from the golden one, and on how many sums."""
         raw = np.arange(-128 * self.cells, 127 * self.cells + 1, dtype=np.int64)
-        centred = (raw - self.cells * read.zero_point).astype(np.float32)
-        expected = saturate(np.rint(centred * self.multiplier(read, out)) + out.zero_point)
+        expected = self._of_sums(raw, read, out)
         rules = runtime_rules.means(raw, self.cells, read, out)
         counts = {rule: int(np.count_nonzero(found != expected)) for rule, found in rules}
         return {rule: count for rule, count in counts.items() if count}
+
+    def _of_sums(self, raw: NDArray[np.int64], read: Quantization, out: Quantization) -> Codes:
+        """The means of maps whose codes have these sums: int64 of any shape -> int8."""
+        centred = raw - self.cells * read.zero_point
+        return saturate(np.rint(centred.astype(np.float32) * self.multiplier(read, out)) + out.zero_point)

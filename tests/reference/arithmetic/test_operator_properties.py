@@ -104,6 +104,14 @@ def test_a_sum_is_rounded_once_from_its_exact_value(
         assert found == clamp(half_even(total) + out.zero_point)
 
 
+def test_a_mean_is_rounded_to_float32_before_it_is_to_a_code() -> None:
+    """Its exact product lies below a tie, its float32 on it."""
+    x = np.int8([62] * 9 + [64]).reshape(1, 1, 5, 2)
+    read, out = quantization(0.14791791141033173, -3), quantization(0.21196149289608002, -128)
+    assert Mean(name="y", inputs=("x",), cells=10).evaluate([x], [read], out).item() == -82
+    assert half_even(exact(read) / exact(out) * (622 + 30) / 10) - 128 == -83
+
+
 @given(MAPS, st.integers(0, 99), QUANTIZATIONS, QUANTIZATIONS)
 def test_a_mean_is_one_float32_multiply_of_the_integer_sum(
     shape: tuple[int, ...], seed: int, read: Quantization, out: Quantization

@@ -158,6 +158,17 @@ def test_disagreements_count_the_codes_that_a_rule_gives_otherwise(
         assert counts(qa, qb, out) == {rule: count for rule, count in differing.items() if count}
 
 
+@given(SMALL, SMALL)
+@settings(max_examples=4)
+def test_a_mean_is_tried_with_every_sum_that_there_can_be(read: Quantization, out: Quantization) -> None:
+    node = Mean(name="y", inputs=("x",), cells=2)
+    raw = np.arange(-256, 255)
+    maps = np.stack([raw // 2, raw - raw // 2], axis=-1).astype(np.int8).reshape(-1, 1, 1, 2)
+    due = node.evaluate([maps], [read], out).ravel()
+    differing = {rule: int((codes != due).sum()) for rule, codes in runtime_rules.means(raw, 2, read, out)}
+    assert node.disagreements(read, out) == {rule: count for rule, count in differing.items() if count}
+
+
 def test_each_check_moves_its_own_scale_and_holds_when_the_rules_agree() -> None:
     good = (quantization(0.1), quantization(0.1), quantization(0.2001))
     halves = (quantization(0.5), quantization(0.5), quantization(1.0))
