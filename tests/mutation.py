@@ -1,4 +1,6 @@
-"""Change the arithmetic, one operator at a time, and see that its tests notice: `python tests/mutation.py`.
+"""Change the arithmetic, one operator at a time, and see that its tests notice.
+
+    python tests/mutation.py [MODULE...]     as `mean` or `settle`; of some alone no page is written
 
 Each mutant is a fork of this process, which has numpy and pytest loaded and no torch: it imports the package with one
 node of one module changed, and runs the tests of `reference/arithmetic`. Writes docs/mutation.md; the exit status is 1
@@ -56,6 +58,13 @@ EQUAL: dict[str, str] = {
     "reference.operators.conv: "
     "`weight = self.weight.astype(np.float64).reshape(groups, channels // groups, per_group, -1)`, "
     "float64 to float32": "float32 holds a code, and the map makes the product float64",
+    **dict.fromkeys(
+        (
+            f"reference.operators.resize: `if not 255 * step < 1 / self.cells:`, {change}"
+            for change in ("< to <=", "/ to *", "* to /")
+        ),
+        "an assertion on constants, which still holds",
+    ),
 }
 """Mutants that compute the same, and why: `module: source line, change`."""
 
@@ -188,8 +197,8 @@ def notices(mutant: Mutant | None) -> bool:
     return True
 
 
-def main() -> int:
-    """Try every mutant and write the page."""
+def main(only: Sequence[str]) -> int:
+    """Try every mutant and write the page; or those of some modules."""
     os.environ |= {"OMP_NUM_THREADS": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     sys.path.insert(0, str(ROOT))
     os.chdir(ROOT)
@@ -198,6 +207,8 @@ def main() -> int:
     settings.load_profile("mutation")  # that a test fails is enough: no smaller example is looked for
     files = [ROOT / "reference" / f"{name}.py" for name in MODULES]
     files += sorted((ROOT / "reference" / "operators").glob("*.py"))
+    if only:
+        files = [path for path in files if path.stem in only]
     every = [mutant for path in files for mutant in mutants(path)]
     if notices(None):
         print(f"the tests of {TESTS} fail without any change: run them first", file=sys.stderr)
@@ -208,7 +219,8 @@ def main() -> int:
             noticed.append(killed)
             print(f"{len(noticed)} of {len(every)}{'' if killed else f', alive: {mutant.key}'}", file=sys.stderr)
     alive = [mutant for mutant, killed in zip(every, noticed, strict=True) if not killed]
-    PAGE.write_text(_page(every, alive), encoding="utf-8")
+    if not only:
+        PAGE.write_text(_page(every, alive), encoding="utf-8")
     print(f"{len(every)} mutants, {len(every) - len(alive)} noticed, {len(alive)} alive")
     unexplained = [mutant for mutant in alive if mutant.key not in EQUAL]
     for mutant in unexplained:
@@ -247,4 +259,4 @@ def _page(every: list[Mutant], alive: list[Mutant]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

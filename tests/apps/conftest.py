@@ -158,6 +158,8 @@ class Driven:
             pass
 
     def open(self, url: str) -> None:
+        """What the page before had to say is of no concern to the next."""
+        self.logged()
         self.ask("POST", "url", url=url)
 
     def script(self, code: str, *arguments: Any) -> Any:

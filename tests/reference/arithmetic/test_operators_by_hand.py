@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from litehrnet_stage2.reference import golden
 from litehrnet_stage2.reference.integer_function import IntegerFunction, QuantizedTensor
-from litehrnet_stage2.reference.operators import Conv, Nearest, add, resize, silu
+from litehrnet_stage2.reference.operators import Conv, Nearest, Resize, add, resize, silu
 from litehrnet_stage2.reference.quantization import Quantization
 from tests.reference.arithmetic.scalar import clamp, f32, quantization
 
@@ -333,3 +333,11 @@ def test_a_batch_gives_what_each_of_its_images_gives_alone() -> None:
     assert found.shape == (3, 1, 2, 4)
     for image, alone in zip(batch, found, strict=True):
         assert alone.tolist() == [[np.repeat(image.ravel(), 2).tolist()] * 2]
+
+
+@pytest.mark.parametrize(("factor", "cells", "bits"), [(2, 16, 12), (4, 64, 15), (8, 256, 17)])
+def test_what_breaks_ties_is_less_than_the_grid_of_a_resize(factor: int, cells: int, bits: int) -> None:
+    node = Resize(name="y", inputs=("x",), factor=factor)
+    assert node.cells == cells
+    assert (type(node.tie_breaking_scale), float(node.tie_breaking_scale)) == (np.float32, 1 + 2.0**-bits)
+    assert (type(node.tie_breaking_offset), float(node.tie_breaking_offset)) == (np.float32, 1 / (4 * cells))

@@ -54,6 +54,20 @@ def test_products_under_each_rule(qa: Quantization, qb: Quantization, out: Quant
             assert found[rule][a + 128, b + 128] == clamp(value), (rule, a, b)
 
 
+@pytest.mark.parametrize(
+    "operands",
+    [
+        (quantization(0.09838017076253891, 64), quantization(0.06101974472403526), quantization(0.8725252151489258)),
+        (quantization(0.05, -7), quantization(0.02, 31), quantization(0.11, 5)),
+        (quantization(0.5, 3), quantization(1 / 256, -128), quantization(0.25, -100)),
+    ],
+)
+def test_the_golden_product_is_that_of_the_float32_rule(operands: tuple[Quantization, ...]) -> None:
+    rule = dict(runtime_rules.products(*operands))["XNNPACK x86 float32"]
+    assert len(np.unique(rule)) > 100
+    np.testing.assert_array_equal(mul.multiply(*runtime_rules.code_pairs(), *operands), rule)
+
+
 # Of 1,114 codes of 127 the fused mean is another code than the plain one.
 @example(1114, quantization(0.05638110265135765, 64), quantization(0.028302868828177452, -128), [127] * 9)
 @given(st.integers(1, 2048), QUANTIZATIONS, QUANTIZATIONS, st.lists(st.integers(-128, 127), min_size=9, max_size=9))
