@@ -47,23 +47,78 @@ NAMES = {
     **{"max": "min", "min": "max", "float32": "float64", "float64": "float32"},
 }
 
+
+def _same(module: str, source: str, changes: Sequence[str], reason: str) -> dict[str, str]:
+    return {f"{module}: `{source}`, {change}": reason for change in changes}
+
+
 EQUAL: dict[str, str] = {
-    "reference.runtime_rules: "
-    "`return saturate(((total - (total < 0) + (1 << (shift - 1))) >> shift) + out.zero_point)`, < to <=": (
-        "a sum of 0 is 0 either way"
+    **_same(
+        "reference.runtime_rules",
+        "return saturate(((total - (total < 0) + (1 << (shift - 1))) >> shift) + out.zero_point)",
+        ("< to <=",),
+        "a sum of 0 is 0 either way",
     ),
-    "reference.operators.conv: "
-    "`x = np.pad(codes.astype(np.float64) - zero_point, ((0, 0), (0, 0), (top, bottom), (left, right)))`, "
-    "float64 to float32": "float32 holds a code, and the weights make the product float64",
-    "reference.operators.conv: "
-    "`weight = self.weight.astype(np.float64).reshape(groups, channels // groups, per_group, -1)`, "
-    "float64 to float32": "float32 holds a code, and the map makes the product float64",
-    **dict.fromkeys(
-        (
-            f"reference.operators.resize: `if not 255 * step < 1 / self.cells:`, {change}"
-            for change in ("< to <=", "/ to *", "* to /")
-        ),
+    **_same(
+        "reference.operators.conv",
+        "x = np.pad(codes.astype(np.float64) - zero_point, ((0, 0), (0, 0), (top, bottom), (left, right)))",
+        ("float64 to float32",),
+        "float32 holds a code, and the weights make the product float64",
+    ),
+    **_same(
+        "reference.operators.conv",
+        "weight = self.weight.astype(np.float64).reshape(groups, channels // groups, per_group, -1)",
+        ("float64 to float32",),
+        "float32 holds a code, and the map makes the product float64",
+    ),
+    **_same(
+        "reference.operators.resize",
+        "if not 255 * step < 1 / self.cells:",
+        ("< to <=", "/ to *", "* to /"),
         "an assertion on constants, which still holds",
+    ),
+    **_same(
+        "reference.operators.silu",
+        "return silu_table(reads[0], out)[codes[0].astype(np.int16) - QMIN]",
+        ("- to +",),
+        "an index below zero counts from the end, which is 256 further",
+    ),
+    **_same(
+        "reference.operators.table",
+        "return self.entries(reads[0], out)[codes[0].astype(np.int16) - QMIN]",
+        ("- to +",),
+        "an index below zero counts from the end, which is 256 further",
+    ),
+    **_same(
+        "reference.operators.silu",
+        "x = np.float64(inp.scale) * (np.arange(QMIN, QMAX + 1) - inp.zero_point)",
+        ("float64 to float32",),
+        "integers of 64 bits make the product float64",
+    ),
+    **_same(
+        "reference.operators.silu",
+        "products = (np.arange(QMIN, QMAX + 1) - inp.zero_point) * sigmoid * np.float64(multiplier)",
+        ("float64 to float32",),
+        "the sigmoids make the product float64",
+    ),
+    **_same(
+        "reference.operators.table",
+        "x = np.float64(read.scale) * (np.arange(QMIN, QMAX + 1) - read.zero_point)",
+        ("float64 to float32",),
+        "integers of 64 bits make the product float64",
+    ),
+    **_same(
+        "reference.operators.table",
+        "return FUNCTIONS[self.function](x) / np.float64(out.scale)",
+        ("float64 to float32",),
+        "the values make the quotient float64",
+    ),
+    **_same("reference.operators.table", "Reals = NDArray[np.float64]", ("float64 to float32",), "a type for readers"),
+    **_same(
+        "reference.operators.table",
+        "inside = steps > QMIN - out.zero_point - 0.75",
+        ("> to >=", "0.75 to 1.125"),
+        "there is no tie between the two bounds",
     ),
 }
 """Mutants that compute the same, and why: `module: source line, change`."""
