@@ -134,7 +134,7 @@ def qat_report(
     ] = None,
     scenes: Annotated[int, typer.Option(help="Held-out scenes to evaluate.", min=1)] = 500,
     runtimes: Annotated[str, typer.Option(help="Also evaluate in these, with commas; '' for none.")] = (
-        "onnxruntime,executorch,litert,coreml-eval"
+        "onnxruntime,executorch,litert"
     ),
     verbose: console.Verbose = False,
 ) -> None:
