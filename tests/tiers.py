@@ -55,6 +55,7 @@ SLOW = frozenset(
         "runtime/test_benchmark.py",
         "runtime/test_benchmark_verdict.py",
         "runtime/test_bundle.py::test_a_bundle_of_schema_2_stays_readable_and_gives_its_codes",
+        "runtime/test_bundle.py::test_codes_that_cross_channels_first_as_in_older_bundles_are_fed_as_their_manifest_says",
         "runtime/test_cache.py::test_a_planted_loader_is_not_run",
         "runtime/test_devices_parse.py",
         "runtime/test_hostile_devices.py",
