@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -10,14 +13,14 @@ from litehrnet_stage2.reference.operators import Conv
 from tests.reference.arithmetic.scalar import exact, f32, quantization
 
 
-def conv(shape: tuple[int, int, int, int] = (4, 2, 1, 1), **changes: object) -> Conv:
+def conv(shape: tuple[int, int, int, int] = (4, 2, 1, 1), **changes: Any) -> Conv:
     channels = shape[0]
-    fields: dict[str, object] = {
+    fields: dict[str, Any] = {
         "weight": np.ones(shape, np.int8),
         "weight_scale": np.ones(channels, np.float32),
         "bias": np.zeros(channels, np.int32),
     }
-    return Conv(name="y", inputs=("x",), **fields | changes)  # type: ignore[arg-type]
+    return Conv(name="y", inputs=("x",), **fields | changes)
 
 
 @pytest.mark.parametrize(
@@ -59,11 +62,11 @@ def test_a_weight_scale_is_finite_and_positive(scale: float) -> None:
 @pytest.mark.parametrize(
     "spoil", [list, lambda value: value[:-1], lambda value: (-1, *value[1:]), lambda v: (1.0, *v[1:])]
 )
-def test_geometry_is_a_tuple_of_whole_numbers(field: str, spoil: object) -> None:
+def test_geometry_is_a_tuple_of_whole_numbers(field: str, spoil: Callable[[tuple[int, ...]], object]) -> None:
     value = (1, 1, 1, 1) if field == "padding" else (1, 1)
     assert getattr(conv(**{field: value}), field) == value
     with pytest.raises(InputError, match=f"`{field}`"):
-        conv(**{field: spoil(value)})  # type: ignore[operator]
+        conv(**{field: spoil(value)})
 
 
 def test_a_stride_of_none_is_refused_and_a_padding_of_none_is_not() -> None:
